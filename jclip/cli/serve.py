@@ -62,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     options = read(ServeOptions, arguments, "jclip serve")
     from jclip.serve.server import Server, is_local, listen, url_of
 
+    if options.batch < 1:
+        raise JclipError(f"--batch is {options.batch}, but must be 1 or more: give another")
     if options.embed and options.index is None:
         raise JclipError("--embed has no index to write: give one with --index")
     key = api_key(options.key_file)

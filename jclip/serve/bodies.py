@@ -40,12 +40,15 @@ class Bodies:
         try:
             async with asyncio.timeout(self._limits.body_seconds):
                 await self._check_length(request)
-                async for chunk in request.stream():
+                more = True
+                while more:
+                    chunk, more = await _received(request)
+                    if len(data) + len(chunk) > self._limits.max_body:
+                        if more:
+                            await _drop(request, _DRAINED * self._limits.max_body)
+                        raise self._too_large(f"more than {self._limits.max_body} bytes")
                     account.take(len(chunk))
                     data += chunk
-                    if len(data) > self._limits.max_body:
-                        await _drop(request, _DRAINED * self._limits.max_body)
-                        raise self._too_large(f"more than {self._limits.max_body} bytes")
         except TimeoutError:
             raise Refusal(
                 408,
@@ -79,10 +82,15 @@ class Bodies:
 
 async def _drop(request: Request, most: int) -> None:
     """Receives the rest of a body, at most `most` bytes, and drops it."""
-    while most > 0:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise ClientDisconnect
-        most -= len(message.get("body", b""))
-        if not message.get("more_body"):
-            return
+    more = True
+    while more and most > 0:
+        chunk, more = await _received(request)
+        most -= len(chunk)
+
+
+async def _received(request: Request) -> tuple[bytes, bool]:
+    """Returns the next part of a body, and whether there is more. Raises ClientDisconnect if the client left."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)

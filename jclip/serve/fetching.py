@@ -24,7 +24,8 @@ _CHUNK = 1 << 16
 _LONGEST = 2048  # characters of a URL
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_SHARED = ipaddress.ip_network("100.64.0.0/10")
+_NOT_GLOBAL = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("64:ff9b:1::/48"))
+"""Networks that are shared or local, which not every Python knows."""
 
 
 def is_public(address: str) -> bool:
@@ -43,9 +44,9 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(found) & 0xFFFFFFFF)
         if inner is not None and not is_public(str(inner)):
             return False
-        # Addresses such as ::127.0.0.1 are not in use, but some systems route them.
-        return found.is_global and not found.is_multicast and int(found) >> 32 != 0
-    return found.is_global and not found.is_multicast and found not in _SHARED
+        if int(found) >> 32 == 0:  # ::127.0.0.1 is not in use, but some systems route it
+            return False
+    return found.is_global and not found.is_multicast and not any(found in network for network in _NOT_GLOBAL)
 
 
 @dataclass(frozen=True)
@@ -92,22 +93,28 @@ class Fetcher:
         try:
             path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             connection.request("GET", path, headers={"User-Agent": "jclip", "Accept": "image/*"})
-            response = connection.getresponse()
-            if response.status in (301, 302, 303, 307, 308):
-                return response.getheader("Location") or ""
-            if response.status != 200:
-                raise Refusal(422, "url_failed", f"the URL answered with status {response.status}")
-            data = bytearray()
-            while chunk := response.read1(_CHUNK):
-                data += chunk
-                if len(data) > self.most:
-                    raise over_limit("", f"the URL has more than {self.most} bytes", str(self.most), "--max-body")
-            _left(end)  # raises if the alarm ended the stream
-            return bytes(data)
+            with connection.getresponse() as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    return response.getheader("Location") or ""
+                if response.status != 200:
+                    raise Refusal(422, "url_failed", f"the URL answered with status {response.status}")
+                data = self._all(response)
+                _left(end)  # raises if the alarm ended the stream
+                if response.length:
+                    raise http.client.IncompleteRead(data, response.length)
+                return data
         finally:
             alarm.cancel()
             connection.close()
             opened.close()
+
+    def _all(self, response: http.client.HTTPResponse) -> bytes:
+        data = bytearray()
+        while chunk := response.read1(_CHUNK):
+            data += chunk
+            if len(data) > self.most:
+                raise over_limit("", f"the URL has more than {self.most} bytes", str(self.most), "--max-body")
+        return bytes(data)
 
     def _connected(self, host: str, port: int, secure: bool, end: float) -> socket.socket:
         """Returns a connection to the first of a name's addresses that answers; all of them must be public."""

@@ -372,7 +372,8 @@ def _nullable(schema: Schema) -> Schema:
 
 
 def _not(value: Any, kind: Kind, where: str) -> Refusal:
-    return wrong(where, f"{shown(_briefly(value), 60)} is not {kind.words}")
+    place = f"{where}: " if where else ""
+    return Refusal(422, "invalid_type", f"{place}{shown(_briefly(value), 60)} is not {kind.words}")
 
 
 def _briefly(value: Any) -> str:

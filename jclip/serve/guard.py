@@ -89,7 +89,10 @@ class Guard:
                 raise Refusal(401, "invalid_key", f"the key is missing or wrong: {how}", {"WWW-Authenticate": "Bearer"})
 
     def _is_own(self, origin: str, host: str) -> bool:
-        place = urlsplit(origin).netloc
+        try:
+            place = urlsplit(origin).netloc
+        except ValueError:
+            return False
         return bool(place) and (place.lower() == host.lower() or host_name(place) in (self._hosts or ()))
 
     def _is_public(self, path: str) -> bool:

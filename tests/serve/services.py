@@ -2,6 +2,9 @@
 
 import base64
 import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from jclip.search.index import IndexFacts
 from jclip.search.writing import write_index
 from jclip.serve.app import Settings, make_app
 from jclip.serve.gallery import Gallery
+from jclip.serve.server import Server, listen, url_of
 from tests.cli.small_bundle import write_bundle
 
 IMAGES = 12
@@ -74,12 +78,17 @@ def entry_of(number: int, file: Path) -> Entry:
     )
 
 
-def client_of(place: Path, **settings) -> TestClient:
-    """Returns a client of a new service, whose thread runs while the client is entered."""
+def app_of(place: Path, **settings):
+    """Returns the application of a new service. Without other `settings` it has the usual limits."""
     model = load(place / "bundle")
     gallery = Gallery(place / "index", model)
     gallery.open()
-    return TestClient(make_app(model, Settings(**{"batch": 4} | settings), gallery), LOCAL)
+    return make_app(model, Settings(**{"batch": 4} | settings), gallery)
+
+
+def client_of(place: Path, **settings) -> TestClient:
+    """Returns a client of a new service, whose thread runs while the client is entered."""
+    return TestClient(app_of(place, **settings), LOCAL)
 
 
 def error_of(response, status: int) -> dict:
@@ -88,3 +97,17 @@ def error_of(response, status: int) -> dict:
     (error,) = response.json().values()
     assert error.keys() == {"message", "type", "code"}
     return error
+
+
+@contextmanager
+def serving(app) -> Iterator[str]:
+    """Serves an application by uvicorn in a thread, for the block; yields its URL."""
+    with listen("127.0.0.1", 0) as listening:
+        server = Server(app)
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        try:
+            yield url_of(listening)
+        finally:
+            server.should_exit = True
+            thread.join()

@@ -9,8 +9,8 @@ from jclip.loading import load
 from jclip.search.embedding import embed
 from jclip.search.entries import Entry
 from jclip.search.index import Index
-from jclip.serve.originals import SIDE, Thumbnails, read_original
 from jclip.serve.refusals import Refusal
+from jclip.serve.thumbnails import SIDE, Thumbnails, original
 from tests.serve.services import client_of, drawn, encoded, entry_of, error_of
 
 
@@ -74,9 +74,9 @@ def test_a_file_that_is_not_what_was_indexed_is_not_sent(tmp_path, how):
     file = tmp_path / "a.png"
     file.write_bytes(encoded(drawn(1)))
     entry, thumbnails = entry_of(0, file), Thumbnails(10**6, 10)
-    assert thumbnails.of(entry, "apply") == thumbnails.of(entry, "apply") and read_original(entry)
+    assert thumbnails.of(entry, "apply") == thumbnails.of(entry, "apply") and original(entry)
     replaced(file, how, tmp_path)
-    for read in (read_original, lambda entry: thumbnails.of(entry, "apply")):  # although the thumbnail is in memory
+    for read in (original, lambda entry: thumbnails.of(entry, "apply")):  # although the thumbnail is in memory
         with pytest.raises(Refusal, match="the file of entry 1 is gone or has changed") as refusal:
             read(entry)
         assert refusal.value.status == 404
@@ -88,7 +88,7 @@ def test_a_file_that_was_only_touched_is_sent(tmp_path):
     entry, thumbnails = entry_of(0, file), Thumbnails(10**6, 10)
     first = thumbnails.of(entry, "apply")
     os.utime(file, (1, 1))
-    assert thumbnails.of(entry, "apply") == first and read_original(entry) == file.read_bytes()
+    assert thumbnails.of(entry, "apply") == first and original(entry) == file.read_bytes()
 
 
 def test_thumbnails_are_small_upright_and_on_white(tmp_path):
@@ -128,7 +128,7 @@ def test_an_image_beyond_the_limit_has_no_thumbnail(tmp_path):
 
 def test_texts_have_no_images():
     with pytest.raises(Refusal, match="entry 7 is not an image"):
-        read_original(Entry(7, 0, "a.txt::1", "text", text="a", hash=b"0" * 16))
+        original(Entry(7, 0, "a.txt::1", "text", text="a", hash=b"0" * 16))
 
 
 def test_images_in_a_tar(tmp_path, place):
@@ -139,11 +139,11 @@ def test_images_in_a_tar(tmp_path, place):
     embed(load(place / "bundle"), tmp_path / "a.tar", tmp_path / "index", workers=0)
     with Index.open(tmp_path / "index") as index:
         (entry,) = index.all_entries()
-        assert read_original(entry) == (place / "images" / "01.png").read_bytes()
+        assert original(entry) == (place / "images" / "01.png").read_bytes()
         assert Thumbnails(10**6, 10).of(entry, "apply")
         (tmp_path / "a.tar").write_bytes(bytes((tmp_path / "a.tar").stat().st_size))
         with pytest.raises(Refusal, match="has changed"):
-            read_original(entry)
+            original(entry)
 
 
 def test_files_beyond_the_buffer_are_refused(place):

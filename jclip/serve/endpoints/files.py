@@ -13,10 +13,10 @@ from jclip.serve.fields import Field
 from jclip.serve.gallery import Gallery
 from jclip.serve.images import Images
 from jclip.serve.memory import Account, HeldResponse, Memory
-from jclip.serve.originals import Thumbnails, read_original
 from jclip.serve.refusals import Refusal
 from jclip.serve.responses import unless_known
 from jclip.serve.service import Service
+from jclip.serve.thumbnails import Thumbnails, original
 
 _SHOWN = {
     "image/jpeg": re.compile(rb"\xff\xd8\xff"),
@@ -82,7 +82,7 @@ class Files:
             entry = await self._entry(given["id"])
             account.take(entry.size or 0)
             try:
-                data = await self._images.run(lambda: read_original(entry))
+                data = await self._images.run(lambda: original(entry))
             except BaseException:
                 account.close()
                 raise

@@ -15,10 +15,8 @@ from jclip.errors import JclipError
 from jclip.images.modes import to_convertible
 from jclip.images.opening import load, open_header, orientation_of, turned
 from jclip.images.preprocess import Orientation
-from jclip.search.decoding import bytes_of, content_hash
 from jclip.search.entries import IMAGE, Entry
-from jclip.search.sources.items import Part
-from jclip.search.sources.kinds import container_of
+from jclip.search.originals import read_original
 from jclip.serve.refusals import Refusal
 
 SIDE = 384
@@ -27,30 +25,16 @@ _QUALITY = 85
 _WHITE = (255, 255, 255)
 
 
-def read_original(entry: Entry) -> bytes:
+def original(entry: Entry) -> bytes:
     """Returns the content of an indexed image. Raises Refusal, 404, if it is not what was indexed any more."""
     if entry.kind != IMAGE or entry.hash is None:
         raise Refusal(404, "no_image", f"entry {entry.id} is not an image, or only its vector is known")
     try:
-        data = _content(entry)
-    except (OSError, ValueError):  # JclipError is a ValueError
-        raise _changed(entry) from None
-    if content_hash(data) != entry.hash:
-        raise _changed(entry)
-    return data
-
-
-def _content(entry: Entry) -> bytes:
-    """Returns what is now at an entry's place. Raises OSError or JclipError if it cannot be read."""
-    if entry.container is None:
-        if os.stat(entry.path).st_size != entry.size:
-            raise _changed(entry)
-        return bytes_of(Part(os.fsencode(entry.path)))
-    container = container_of(entry.origin, entry.container)
-    if container is None:
-        raise _changed(entry)
-    with container.reader() as read:
-        return bytes_of(read(entry.position or 0, entry.size or 0))
+        return read_original(entry)
+    except JclipError:
+        raise Refusal(
+            404, "file_changed", f"the file of entry {entry.id} is gone or has changed: run jclip embed --update"
+        ) from None
 
 
 def is_unchanged(entry: Entry) -> bool:
@@ -60,12 +44,6 @@ def is_unchanged(entry: Entry) -> bool:
     except (OSError, ValueError):  # also for a member of a container
         return False
     return (found.st_size, found.st_mtime_ns) == (entry.size, entry.mtime_ns)
-
-
-def _changed(entry: Entry) -> Refusal:
-    return Refusal(
-        404, "file_changed", f"the file of entry {entry.id} is gone or has changed: run jclip embed --update"
-    )
 
 
 class Thumbnails:
@@ -90,7 +68,7 @@ class Thumbnails:
                 self._kept.move_to_end(name)
         if known is not None and is_unchanged(entry):
             return known
-        data = read_original(entry)
+        data = original(entry)
         if known is not None:
             return known
         made = self._made(data, orientation)
