@@ -2,20 +2,21 @@
 #
 #   make demo                 train both recipes on real data, and write a report   (ARGS=--quick: under 3 minutes)
 #   make test                 lint, types and tests                                 (ARGS="-k retrieval": for pytest)
-#   make test-full            the slow tests too
+#   make test-full            the slow tests too, and fuzzing for 4 minutes         (FUZZ_SECONDS=60: for one)
 #   make lint                 only lint and types
 #   make ledger               rewrite the tables of docs/ledger.md, and docs/layers.svg
 
 VENV := .venv
 ARGS ?=
 WORKERS ?= 2
+FUZZ_SECONDS ?= 240
 
 # The first of these that is new enough is used; PYTHON=... overrides.
 CANDIDATES := python3 python3.12 python3.11 python3.13 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: demo test tests-only test-full lint ledger clean
+.PHONY: demo test tests-only test-full fuzz lint ledger clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -28,6 +29,14 @@ tests-only: $(VENV)/.browser
 
 test-full: lint $(VENV)/.browser
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
+	@$(MAKE) --no-print-directory fuzz
+
+# The readers of foreign bytes, with random ones. Where pip finds no atheris for this Python and system, it is left out.
+fuzz: $(VENV)/.installed-test
+	@$(VENV)/bin/python -c 'import atheris' 2>/dev/null \
+	  || $(VENV)/bin/python -m pip install --disable-pip-version-check --quiet -e '.[fuzz]' 2>/dev/null \
+	  || { echo "fuzz: pip finds no atheris for this Python and system, so nothing is fuzzed" >&2; exit 0; }; \
+	$(VENV)/bin/python -m tests.fuzz $(FUZZ_SECONDS)
 
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
@@ -39,7 +48,7 @@ ledger: $(VENV)/.installed
 	$(VENV)/bin/python -m docs.layers
 
 clean:
-	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info
+	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info .fuzz
 	find jclip configs conversion docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files, so that a second call installs nothing. The test extra includes everything that the demo needs, and convert;

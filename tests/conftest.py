@@ -28,13 +28,14 @@ os.environ["JCLIP_CACHE"] = os.path.join(os.path.dirname(__file__), "..", ".pyte
 os.environ["HF_HUB_OFFLINE"] = "1"  # an attempt to reach the network fails at once
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # otherwise it warns whenever a test starts a process
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
 import pytest
 
 from jclip.conversion.parity import peers
+from tests import servers
 
 peers.make_importable()
 
@@ -73,6 +74,13 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         return folder
 
     return shared
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[servers.Postgres]:
+    """Yields a PostgreSQL with pgvector. A test uses a table or a database of its own."""
+    with servers.postgres() as server:
+        yield server
 
 
 _skipped: list[str] = []

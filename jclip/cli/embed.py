@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
 from jclip.cli.options import read
+from jclip.cli.stores import check_store, push_with_progress, store_of
 from jclip.console import Console, description
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation
@@ -20,7 +21,7 @@ from jclip.plain import print_json, shown
 from jclip.search.embedding import EmbedReport, ModelSource, Options, embed_with
 from jclip.search.encoding import Embedder
 from jclip.search.exporting import embed_clip_retrieval
-from jclip.search.index import FACTS, read_facts
+from jclip.search.index import FACTS, Index, read_facts
 from jclip.search.progress import Progress
 from jclip.units import format_duration
 
@@ -56,6 +57,7 @@ class EmbedOptions:
         instead of stopping.
       orientation: apply rotates images by their EXIF orientation, the default; ignore keeps them as stored, as CLIP's
         and Chinese-CLIP's code does. The index remembers it.
+      to: address of a database to which the index is then copied, as by `jclip index OUT --to`.
       format: index, or clip-retrieval for a folder of .npy and Parquet files that clip-retrieval reads.
       dtype: bfloat16 is faster and less exact on hardware that supports it.
       batch_size: number of images or texts that are encoded at once.
@@ -71,6 +73,7 @@ class EmbedOptions:
     dry_run: bool = False
     drop_missing: bool = False
     orientation: Orientation | None = None
+    to: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     format: Literal["index", "clip-retrieval"] = "index"
     dtype: ModelDtype = "float32"
     batch_size: int = 256
@@ -87,6 +90,10 @@ def main(arguments: Sequence[str]) -> int:
     if len(options.paths) < (1 if options.update else 2):
         raise JclipError("give SOURCE and OUT: a folder of images, and a name for the index")
     *sources, out = options.paths
+    if options.to is not None:
+        if options.dry_run or options.format != "index":
+            raise JclipError("--to copies a written index: omit it, or --dry-run and --format")
+        check_store(options.to)
     console = Console(stderr=True, quiet=options.json)
     run = FORMATS[options.format]
     with _Shown(console) as bar:
@@ -95,10 +102,16 @@ def main(arguments: Sequence[str]) -> int:
             options.drop_missing, bar.watch, bar.say,
         )  # fmt: skip
         report = run(_model(options, sources, Path(out)), sources, Path(out), how)
-    if options.json:
-        print_json(_as_json(report), indent=1)
-    else:
+    if not options.json:
         _print(Console(), report)
+    pushed = None
+    if options.to is not None:
+        with Index.open(out) as index, store_of(index, options.to) as store:
+            pushed = push_with_progress(index, store, console)
+    if options.json:
+        print_json(_as_json(report) | ({} if pushed is None else {"to": pushed.record()}), indent=1)
+    elif pushed is not None:
+        Console().print(pushed.table(out))
     return 0
 
 

@@ -11,6 +11,7 @@ import tyro
 
 from jclip.cli.index_model import index_model
 from jclip.cli.options import read
+from jclip.cli.stores import push_with_progress, store_of
 from jclip.console import Console, facts, text
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
@@ -37,9 +38,19 @@ class IndexOptions:
 
     faiss reads its own files with little checking: use --ann only on an index whose origin you trust.
 
+    --to copies the index to a table of PostgreSQL with pgvector, or of Milvus, for search by other machines:
+
+      jclip index photos.index --to pgvector://me@db.example/photos
+      jclip search pgvector://me@db.example/photos 狗
+
+    It can be repeated: it writes what is new or has changed, deletes what has gone, and goes on after an interruption.
+    Several indexes of one model can be in one table. --ann then builds the approximate index there, and measures it.
+    docs/stores.md describes addresses and tables.
+
     Attributes:
       index: folder that `jclip embed` wrote.
       ann: build the approximate index. It needs the extra "search".
+      to: address of a database: pgvector://USER@HOST/DATABASE, milvus://HOST:PORT or milvus:FILE.db, and ?table=NAME.
       queries: file of texts that people search for, one on each line, at least two.
       model: model for --queries instead of the one that the index names. It must have the same contents.
       json: print JSON.
@@ -47,6 +58,7 @@ class IndexOptions:
 
     index: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="INDEX")]]
     ann: bool = False
+    to: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     queries: Path | None = None
     model: str | None = None
     json: bool = False
@@ -58,6 +70,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.queries is not None and not options.ann:
         raise JclipError("--queries measures an approximate index: give --ann with it")
     texts = None if options.queries is None else _texts(options.queries)
+    if options.to is not None:
+        return _push(options, options.to, texts)
     with Index.open(options.index) as index:
         if options.ann:
             check_folder(options.index)
@@ -75,6 +89,21 @@ def main(arguments: Sequence[str]) -> int:
     for name, value in _ann_words(ann, is_current) if ann else ():
         table.add_row(text(name), text(value, "" if is_current else "yellow", longest=None))
     Console().print(table)
+    return 0
+
+
+def _push(options: IndexOptions, to: str, texts: Sequence[str] | None) -> int:
+    with Index.open(options.index) as index, store_of(index, to) as store:
+        console = Console(stderr=True)
+        texts_nd = None
+        if texts is not None:
+            with console.working("reading") as say:
+                texts_nd = _encoded(index, options.model, texts, say)
+        report = push_with_progress(index, store, console, options.ann, texts_nd)
+    if options.json:
+        print_json(report.record(), indent=1)
+    else:
+        Console().print(report.table(options.index))
     return 0
 
 

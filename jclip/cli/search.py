@@ -2,23 +2,29 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from jclip.cli.index_model import index_model
+from jclip.cli.index_model import index_model, named_model
 from jclip.cli.options import read
 from jclip.cli.search_output import FORMS, Found, Groups, Hits, images, table
 from jclip.console import Console
 from jclip.errors import JclipError
+from jclip.images.preprocess import Orientation
 from jclip.io.files import check_writable
 from jclip.search.filters import Filter, parse_comparison, parse_time
-from jclip.search.index import Index
+from jclip.search.index import Index, read_facts
 from jclip.search.page import write_page
-from jclip.search.queries import Query, parse_query
+from jclip.search.queries import Query, Tower, parse_query
 from jclip.search.searching import Searcher, check_page
+from jclip.search.stores.addresses import Address, is_address, parse_address
+from jclip.search.stores.pushing import source_of
+from jclip.search.stores.searching import StoreSearcher, known_facts
+from jclip.search.stores.store import open_store
 
 _HITS = 10
 
@@ -39,6 +45,10 @@ class SearchOptions:
     text in double quotes, and those in single quotes for the shell: '"a - b"' or '"2:red"'. Two double quotes in a
     quoted text are one.
 
+    INDEX may also be the address of a database, to which `jclip index INDEX --to ADDRESS` has copied indexes:
+    pgvector://USER@HOST/DATABASE, milvus://HOST:PORT or milvus:FILE.db, and ?table=NAME. With --to, a search finds only
+    the entries of INDEX there.
+
     Hits are in the order of their cosine similarity. Copies of one image are hits of their own. The search is exact,
     unless --ann is given. For a query that begins with a minus without a space, write -- before it.
 
@@ -47,7 +57,7 @@ class SearchOptions:
     of the number of images.
 
     Attributes:
-      index: folder that `jclip embed` wrote.
+      index: folder that `jclip embed` wrote, or the address of a database.
       query: words of the query.
       k: maximum number of hits, or of groups; by default 10 hits, or all groups.
       offset: number of better hits, or larger groups, to leave out.
@@ -61,7 +71,8 @@ class SearchOptions:
       duplicates: find near duplicates.
       threshold: least cosine similarity of near duplicates.
       model: model to use instead of the one that the index names. It must have the same contents.
-      ann: use the approximate index of `jclip index INDEX --ann`; searches with a filter stay exact.
+      to: address of a database that holds a copy of INDEX, to search there.
+      ann: use the approximate index of `jclip index INDEX --ann`; in an index, searches with a filter stay exact.
       paths: print paths alone, one on each line. A group ends with an empty line.
       null: print paths alone, as they are in the file system, each with a NUL character after it; for xargs -0.
       json: print JSON.
@@ -69,7 +80,7 @@ class SearchOptions:
       show: print images, if the terminal is known to support it; or never; or by this protocol.
     """
 
-    index: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="INDEX")]]
+    index: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="INDEX")]]
     query: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="QUERY…", help_behavior_hint="")]] = ()
     k: int | None = None
     offset: int = 0
@@ -83,6 +94,7 @@ class SearchOptions:
     duplicates: bool = False
     threshold: float = 0.95
     model: str | None = None
+    to: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
     ann: bool = False
     paths: bool = False
     null: Annotated[bool, tyro.conf.arg(aliases=["-0"])] = False
@@ -104,7 +116,21 @@ class SearchOptions:
             raise JclipError("--duplicates takes no query: omit one of them")
         if self.ann:
             raise JclipError("--duplicates is always exact: omit --ann")
+        if self.address() is not None:
+            raise JclipError("--duplicates compares the entries of an index: give its folder, not a database")
         return None
+
+    def address(self) -> Address | None:
+        """Returns the address of the database to search in; None for the index itself."""
+        if is_address(self.index):
+            if self.to is not None:
+                raise JclipError("INDEX and --to are two databases: give one of them")
+            return parse_address(self.index)
+        if self.to is None:
+            return None
+        read_facts(Path(self.index))
+        address = parse_address(self.to)
+        return replace(address, source=source_of(address, Path(self.index)))
 
     def filter(self) -> Filter | None:
         """Returns the filter; None without conditions. Raises JclipError if a condition is not valid."""
@@ -123,20 +149,40 @@ def main(arguments: Sequence[str]) -> int:
     options = read(SearchOptions, arguments, "jclip search")
     query, condition = options.check(), options.filter()
     console = Console(stderr=True)
-    with Index.open(options.index) as index:
-        with console.working("searching") as say:
-            found: Found = (
-                _duplicates(options, Searcher(index), condition, say)
-                if query is None
-                else _hits(options, _searcher(options, index, query, say), query, condition)
-            )
-        if options.html is not None:
-            write_page(options.html, found.title, found.sections(), index.facts.orientation)
-            console.tell(f"{options.html}: written")
+    with console.working("searching") as say:
+        address = options.address()
+        if address is None:
+            found, orientation = _in_index(options, query, condition, say)
         else:
-            show = next((form for name, form in FORMS.items() if getattr(options, name)), table)
-            show(found, images(options.show, os.environ), index.facts.orientation)
+            assert query is not None, "near duplicates are refused by check"
+            found, orientation = _in_store(options, address, query, condition, say)
+    if options.html is not None:
+        write_page(options.html, found.title, found.sections(), orientation)
+        console.tell(f"{options.html}: written")
+    else:
+        show = next((form for name, form in FORMS.items() if getattr(options, name)), table)
+        show(found, images(options.show, os.environ), orientation)
     return 0
+
+
+def _in_index(
+    options: SearchOptions, query: Query | None, condition: Filter | None, say: Callable[[str], None]
+) -> tuple[Found, Orientation]:
+    with Index.open(options.index) as index:
+        if query is None:
+            return _duplicates(options, Searcher(index), condition, say), index.facts.orientation
+        return _hits(options, _searcher(options, index, query, say), query, condition), index.facts.orientation
+
+
+def _in_store(
+    options: SearchOptions, address: Address, query: Query, condition: Filter | None, say: Callable[[str], None]
+) -> tuple[Found, Orientation]:
+    with closing(open_store(address)) as store:
+        facts = known_facts(store)
+        say("loading the model")
+        model = named_model(facts, address, options.model, _tower(query))
+        say("searching")
+        return _hits(options, StoreSearcher(store, model, options.ann), query, condition), facts.orientation
 
 
 def _searcher(options: SearchOptions, index: Index, query: Query, say: Callable[[str], None]) -> Searcher:
@@ -147,13 +193,17 @@ def _searcher(options: SearchOptions, index: Index, query: Query, say: Callable[
 
         ann = open_ann(index)
     say("loading the model")
-    tower = next(iter(query.towers)) if len(query.towers) == 1 else None
-    model = index_model(index, options.model, tower)
+    model = index_model(index, options.model, _tower(query))
     say("searching")
     return Searcher(index, model, ann)
 
 
-def _hits(options: SearchOptions, searcher: Searcher, query: Query, condition: Filter | None) -> Hits:
+def _tower(query: Query) -> Tower | None:
+    """Returns the tower that a query needs; None if it needs both."""
+    return next(iter(query.towers)) if len(query.towers) == 1 else None
+
+
+def _hits(options: SearchOptions, searcher: Searcher | StoreSearcher, query: Query, condition: Filter | None) -> Hits:
     k = _HITS if options.k is None else options.k
     found = searcher.search(query, k + 1, options.offset, condition)
     return Hits(" ".join(options.query), options.offset, found[:k], len(found) > k)

@@ -20,11 +20,12 @@ FILE = "file"
 MEMBER = "::"
 """Between the path of a container, such as a tar, and the name of its member: "holiday.tar::beach/1.jpg"."""
 
-_COLUMNS = (
+COLUMNS = (
     "id", "vector", "path", "kind", "size", "mtime_ns", "hash", "width", "height", "date", "text", "meta", "position",
 )  # fmt: skip
+"""Columns of an entry; `entry_of` needs the kind and path of its container after them."""
 SELECT = (
-    f"SELECT {', '.join(f'entries.{name}' for name in _COLUMNS)}, containers.kind, containers.place "
+    f"SELECT {', '.join(f'entries.{name}' for name in COLUMNS)}, containers.kind, containers.place "
     "FROM entries LEFT JOIN containers ON containers.id = entries.container"
 )
 """Statement whose rows `entry_of` reads."""
@@ -70,7 +71,7 @@ class Entry:
 
 def entry_of(row: tuple[Any, ...]) -> Entry:
     """Returns the entry in a row of `SELECT`. Raises sqlite3.DatabaseError if a value is not of the column's type."""
-    found = dict(zip((*_COLUMNS, "origin", "container"), row, strict=True))
+    found = dict(zip((*COLUMNS, "origin", "container"), row, strict=True))
     for name, kind, optional in _TYPES:
         value = found[name]
         if not (isinstance(value, kind) or (value is None and optional)):

@@ -64,9 +64,9 @@ class Filter:
         if self.folder is not None:
             parts.append(_within(os.fsencode(self.folder)))
         if self.since is not None:
-            parts.append(("date >= ?", [_seconds(self.since)]))
+            parts.append(("date >= ?", [seconds(self.since)]))
         if self.before is not None:
-            parts.append(("date < ?", [_seconds(self.before)]))
+            parts.append(("date < ?", [seconds(self.before)]))
         if self.kind is not None:
             parts.append(("kind = ?", [self.kind]))
         parts += [_compared(test) for test in self.meta]
@@ -79,8 +79,12 @@ def parse_comparison(text: str) -> Comparison:
     >>> parse_comparison("year >= 2020"), parse_comparison("tag=海滩")
     (Comparison(name='year', relation='>=', value='2020'), Comparison(name='tag', relation='=', value='海滩'))
 
-    Raises JclipError if the text has no relation or no name.
+    Raises JclipError if the text has no relation or no name, or is not valid UTF-8.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise JclipError(f"condition {shown(text)!r} is not valid UTF-8: correct it") from None
     found = _TEST.fullmatch(text)
     if found is None or not found[1]:
         raise JclipError(f"condition {shown(text)!r} is not a comparison: give NAME=VALUE, NAME!=VALUE or NAME>=VALUE")
@@ -113,18 +117,24 @@ def _within(folder: bytes) -> tuple[str, list[bytes]]:
     return words, [folder, *(bound for both in ranges for bound in both)]
 
 
-def _seconds(time: datetime) -> int:
+def seconds(time: datetime) -> int:
+    """Returns a time in seconds since 1970, rounded up. Raises JclipError if it is out of range."""
     try:
         return math.ceil(time.timestamp())
     except (ValueError, OverflowError, OSError):
         raise JclipError(f"the date {time} is out of range: give a year from 1970 to 9999") from None
 
 
+def as_number(text: str) -> float | None:
+    """Returns the number that a text is, in decimal notation; None if it is none."""
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
 def _compared(test: Comparison) -> tuple[str, list[Any]]:
     if test.relation == "!=":
         words, values = _compared(test._replace(relation="="))
         return f"NOT {words}", values
-    number = float(test.value) if _NUMBER.fullmatch(test.value) else None
+    number = as_number(test.value)
 
     def holds(row: str) -> tuple[str, list[Any]]:
         texts = f"{row}.type NOT IN ('array', 'object', 'null') AND {_WORDS.format(row)} {test.relation} ?"

@@ -22,7 +22,7 @@ from jclip.errors import JclipError
 from jclip.search.duplicates import groups_of
 from jclip.search.entries import Entry
 from jclip.search.filters import Filter
-from jclip.search.index import Condition, Identified, Index
+from jclip.search.index import Condition, Identified, Index, IndexFacts
 from jclip.search.queries import Embedder, Query
 from jclip.search.scoring import Scorer
 
@@ -104,7 +104,7 @@ class Searcher:
           JclipError: the query is not valid or its images cannot be read, or a number is out of range.
         """
         check_page(k, offset)
-        return self._ranked(self._vector(query), offset + k, filter)[offset:]
+        return self._ranked(query_vector(query, self.index.facts, self._model), offset + k, filter)[offset:]
 
     def similar(self, entry_id: int, k: int = 10, offset: int = 0, filter: Filter | None = None) -> list[Hit]:
         """Returns the hits that are most similar to an entry, without itself. Arguments as in `search`.
@@ -153,21 +153,6 @@ class Searcher:
         return [
             [Hit(entry, cosines[int(number)]) for number in group for entry in entries[int(number)]] for group in some
         ]
-
-    def _vector(self, query: Query | np.ndarray | Sequence[float]) -> np.ndarray:
-        if isinstance(query, Query):
-            if self._model is None:
-                raise JclipError("this search has no model to encode a query with: give one, or search for a vector")
-            return query.vector(self._model, self.index.facts.orientation)
-        try:
-            vector_d = np.asarray(query, np.float64)
-        except (TypeError, ValueError):
-            vector_d = np.zeros(0)
-        dim = self.index.facts.dim
-        if vector_d.shape != (dim,) or not np.isfinite(vector_d).all() or not vector_d.any():
-            raise JclipError(f"the vector of a query must be {dim} finite numbers, not all of them 0: give another")
-        vector_d /= np.abs(vector_d).max()  # so that no square overflows
-        return (vector_d / np.linalg.norm(vector_d)).astype(np.float32)
 
     def _ranked(self, query_d: np.ndarray, count: int, filter: Filter | None) -> list[Hit]:
         """Returns the best `count` hits."""
@@ -240,6 +225,33 @@ class _OfVectors:
     def where(self) -> tuple[str, list[Any]]:
         where, values = self.other.where()
         return f"({where}) AND vector IN ({', '.join('?' * len(self.numbers))})", [*values, *self.numbers]
+
+
+def query_vector(
+    query: Query | np.ndarray | Sequence[float], facts: IndexFacts, model: SearchModel | None
+) -> np.ndarray:
+    """Returns the vector that searches an index of these facts, (dim,) float32, L2-normalised.
+
+    Args:
+      query: a query; or a vector (dim,) of any length.
+      facts: facts of the index.
+      model: the model that made it; None if the query is a vector.
+
+    Raises:
+      JclipError: the query is not valid, or its images cannot be read.
+    """
+    if isinstance(query, Query):
+        if model is None:
+            raise JclipError("this search has no model to encode a query with: give one, or search for a vector")
+        return query.vector(model, facts.orientation)
+    try:
+        vector_d = np.asarray(query, np.float64)
+    except (TypeError, ValueError):
+        vector_d = np.zeros(0)
+    if vector_d.shape != (facts.dim,) or not np.isfinite(vector_d).all() or not vector_d.any():
+        raise JclipError(f"the vector of a query must be {facts.dim} finite numbers, not all of them 0: give another")
+    vector_d /= np.abs(vector_d).max()  # so that no square overflows
+    return (vector_d / np.linalg.norm(vector_d)).astype(np.float32)
 
 
 def check_page(k: int, offset: int) -> None:

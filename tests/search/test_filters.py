@@ -157,3 +157,8 @@ def test_a_date_without_time_zone_is_local(monkeypatch):
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_comparison_that_is_not_utf_8_is_refused():
+    with pytest.raises(JclipError, match="is not valid UTF-8: correct it"):
+        parse_comparison("tag=\udca6")
