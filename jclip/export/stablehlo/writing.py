@@ -1,0 +1,152 @@
+"""Writes the files of a StableHLO export.
+
+    image.stablehlo, text.stablehlo       functions of (weights, inputs), serialised by `jax.export`
+    image.safetensors, text.safetensors   their weights: {name: float32 array}
+    examples.safetensors                  inputs, and the features that jclip computes for them
+    run.py, README.md                     loader without jclip, and its description
+
+Axes: b batch, h height, w width, c colours, l tokens, d embedding.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import export
+
+from jclip import rules
+from jclip.bundle import Bundle
+from jclip.errors import JclipError
+from jclip.export.formats import Say
+from jclip.export.stablehlo import run
+from jclip.export.stablehlo.readme import readme
+from jclip.images.preprocess import Preprocessing, normalise
+from jclip.inference import Model
+from jclip.io.safetensors import write_safetensors
+from jclip.losses.normalise import l2_normalised
+from jclip.models.build import build_model, variables_of
+from jclip.models.compute import Compute
+from jclip.tokenizers.text import pad
+
+PLATFORMS = ("cpu", "cuda", "tpu")
+TOLERANCE = 1e-6
+"""Maximum difference of a feature's element from jclip's."""
+SHORTEST = 2
+"""Minimum number of tokens of a text: the tokens of its begin and end."""
+
+_IMAGES = 3
+SENTENCES = ("", "a", "一只狗在雪地里跑", "a dog runs in the snow, 狗在雪地里跑")
+
+_PORTABLE = Compute(attention="xla")  # cuDNN's kernel would tie a function to NVIDIA's GPUs
+
+Weights = dict[str, np.ndarray]
+Function = Callable[[dict[str, jax.Array], jax.Array], jax.Array]
+
+
+def write_files(model: Model, folder: Path, say: Say) -> dict[str, Any]:
+    """Writes a model into an empty folder, and returns the format's entries of the record.
+
+    Raises JclipError if a tower cannot be exported for any batch size, or the written functions give other features
+    than the model.
+    """
+    bundle = model.bundle
+    towers = [tower for tower in ("image", "text") if tower in bundle.params]
+    for tower in towers:
+        say(f"exporting the {tower} tower")
+        weights = weights_of(bundle, tower)
+        write_safetensors(folder / f"{tower}{run.WEIGHTS}", weights)
+        (folder / f"{tower}{run.FUNCTION}").write_bytes(_serialised(bundle, tower, weights))
+    shutil.copyfile(run.__file__, folder / "run.py")
+    examples = _examples(model, towers)
+    write_safetensors(folder / run.EXAMPLES, examples)
+    difference = {}
+    for tower in towers:
+        say(f"comparing the {tower} tower")
+        difference[tower] = _difference(folder, tower, examples)
+    facts: dict[str, Any] = {
+        "jax": jax.__version__,
+        "platforms": list(PLATFORMS),
+        "towers": towers,
+        "tokens": [SHORTEST, bundle.config.text.longest],
+        "texts": list(SENTENCES),
+        "difference": difference,
+    }
+    (folder / "README.md").write_text(readme(model, facts), encoding="utf-8")
+    return facts
+
+
+def weights_of(bundle: Bundle, tower: str) -> Weights:
+    """Returns a tower's variables, float32, by their paths: "params/image/layers/attention/query/kernel"."""
+    params, stats = ({name: tree[name] for name in (tower,) if name in tree} for tree in (bundle.params, bundle.stats))
+    return {path: np.asarray(leaf, np.float32) for path, leaf in rules.paths_of(variables_of(params, stats)).items()}
+
+
+def _serialised(bundle: Bundle, tower: str, weights: Weights) -> bytes:
+    """Returns a tower as an exported function of weights and inputs; raises JclipError if its shapes are fixed."""
+    function, inputs = _image_function(bundle) if tower == "image" else _text_function(bundle)
+    shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
+    try:
+        return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(shapes, inputs).serialize())
+    except jax.core.InconclusiveDimensionOperation as error:
+        kind, why = type(getattr(bundle.config, tower)).__name__, str(error).partition("\n")[0]
+        raise JclipError(
+            f"{tower} tower: {kind} cannot be exported for every batch size and text length ({why}): do not compute "
+            "or compare with them in Python"
+        ) from None
+
+
+def _image_function(bundle: Bundle) -> tuple[Function, jax.ShapeDtypeStruct]:
+    """Returns the function of weights and uint8 images (b, h, w, 3), and the shape of its images."""
+    model, preprocessing = build_model(bundle.config, _PORTABLE), cast(Preprocessing, bundle.preprocessing)
+
+    def image(weights: dict[str, jax.Array], images_bhwc: jax.Array) -> jax.Array:
+        inputs = normalise(preprocessing, images_bhwc)
+        return l2_normalised(model.apply(rules.tree_from_paths(weights), inputs, method="encode_image"))
+
+    (batch,) = export.symbolic_shape("b")
+    return image, jax.ShapeDtypeStruct((batch, preprocessing.size, preprocessing.size, 3), jnp.uint8)
+
+
+def _text_function(bundle: Bundle) -> tuple[Function, jax.ShapeDtypeStruct]:
+    """Returns the function of weights and token ids (b, l), and the shape of its ids."""
+    model = build_model(bundle.config, _PORTABLE)
+
+    def text(weights: dict[str, jax.Array], ids_bl: jax.Array) -> jax.Array:
+        return l2_normalised(model.apply(rules.tree_from_paths(weights), ids_bl, method="encode_text"))
+
+    limits = (f"l >= {SHORTEST}", f"l <= {bundle.config.text.longest}")
+    return text, jax.ShapeDtypeStruct(export.symbolic_shape("b, l", constraints=limits), jnp.int32)
+
+
+def _examples(model: Model, towers: list[str]) -> dict[str, np.ndarray]:
+    """Returns inputs of each tower and the model's features: {"text/inputs": …, "text/features": …}."""
+    bundle, found = model.bundle, {}
+    if "image" in towers:
+        size = cast(Preprocessing, bundle.preprocessing).size
+        found["image/inputs"] = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), np.uint8)
+        found["image/features"] = model.encode_image(found["image/inputs"])
+    encoded = bundle.tokenizer.encode(SENTENCES, bundle.context_length)
+    found["text/inputs"] = pad(encoded, max(map(len, encoded)), bundle.tokenizer.pad_id)
+    found["text/features"] = model.encode_text(SENTENCES)
+    return found
+
+
+def _difference(folder: Path, tower: str, examples: dict[str, np.ndarray]) -> float:
+    """Returns the largest difference of the written function from the model's features, for two batch sizes.
+
+    Raises JclipError if it exceeds `TOLERANCE`.
+    """
+    function = run.Tower(folder, tower)
+    inputs, expected = examples[f"{tower}/inputs"], examples[f"{tower}/features"]
+    found = np.concatenate([function(inputs), function(inputs[:1])])
+    difference = float(np.abs(found - np.concatenate([expected, expected[:1]])).max())
+    if not difference <= TOLERANCE:
+        raise JclipError(
+            f"{tower} tower: the exported function differs from the model by {difference:.1e}, more than "
+            f"{TOLERANCE:.0e}: report this, with the bundle's config.json"
+        )
+    return difference
