@@ -15,4 +15,6 @@ def write(model: Model, folder: Path, options: ExportOptions, say: Say) -> dict[
     return write_files(model, folder, say)
 
 
-FORMAT = register(Format("stablehlo", "StableHLO for jax on CPUs, GPUs and TPUs, weights, and run.py to load them", write))
+FORMAT = register(
+    Format("stablehlo", "StableHLO for jax on CPUs, GPUs and TPUs, weights, and run.py to load them", write)
+)

@@ -1,11 +1,11 @@
 """Runs a model that `jclip export --format stablehlo` wrote. Needs jax, numpy and safetensors, but not jclip.
 
-    python run.py               # computes the examples beside this file and compares them with jclip's features
+python run.py               # computes the examples beside this file and compares them with jclip's features
 
-    from run import load
-    model = load("folder")
-    model["text"](ids)          # features of token ids, int32 (n, l)
-    model["image"](images)      # features of images, uint8 (n, size, size, 3)
+from run import load
+model = load("folder")
+model["text"](ids)          # features of token ids, int32 (n, l)
+model["image"](images)      # features of images, uint8 (n, size, size, 3)
 """
 
 import sys
