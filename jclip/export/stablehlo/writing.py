@@ -27,6 +27,7 @@ from jclip.export.stablehlo.readme import readme
 from jclip.images.preprocess import Preprocessing, normalise
 from jclip.inference import Model
 from jclip.io.safetensors import write_safetensors
+from jclip.io.tensors import Lazy
 from jclip.losses.normalise import l2_normalised
 from jclip.models.build import build_model, variables_of
 from jclip.models.compute import Compute
@@ -82,7 +83,10 @@ def write_files(model: Model, folder: Path, say: Say) -> dict[str, Any]:
 def weights_of(bundle: Bundle, tower: str) -> Weights:
     """Returns a tower's variables, float32, by their paths: "params/image/layers/attention/query/kernel"."""
     params, stats = ({name: tree[name] for name in (tower,) if name in tree} for tree in (bundle.params, bundle.stats))
-    return {path: np.asarray(leaf, np.float32) for path, leaf in rules.paths_of(variables_of(params, stats)).items()}
+    leaves = rules.paths_of(variables_of(params, stats))
+    return {
+        path: np.asarray(leaf.read() if isinstance(leaf, Lazy) else leaf, np.float32) for path, leaf in leaves.items()
+    }
 
 
 def _serialised(bundle: Bundle, tower: str, weights: Weights) -> bytes:
