@@ -5,7 +5,10 @@ file holds the parameters by path ("image/layers/attention/query/kernel"), and b
 The file keeps the dtype of its source; models compute in float32.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +21,7 @@ from jclip import rules
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
+from jclip.io.cache import stamp
 from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
 from jclip.io.safetensors import open_safetensors, write_safetensors
@@ -60,6 +64,24 @@ class Bundle:
         stats = {_STATS + path: leaf for path, leaf in rules.paths_of(self.stats).items()}
         return rules.paths_of(self.params) | stats
 
+    def digest(self) -> str:
+        """Returns the hex digest of everything that features depend on, read in blocks; provenance is excluded.
+
+        It is the same for a bundle in memory and in any folder, and for parameters that are stored in another dtype
+        with the same float32 values.
+        """
+        tensors = self.tensors()
+        with ThreadPoolExecutor() as pool:
+            digests = dict(zip(tensors, pool.map(_digest, tensors.values()), strict=True))
+        parts = {
+            "model": to_json(self.config, defaults=False),
+            "preprocessing": to_json(self.preprocessing, defaults=False),
+            "context_length": self.context_length,
+            "tokenizer": self.tokenizer.fingerprint(),
+            "tensors": digests,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Returns {path: shape} of a bundle's tensors, statistics under "batch_stats/"."""
@@ -95,6 +117,11 @@ def write_files(bundle: Bundle, folder: Path) -> None:
     write_safetensors(folder / _PARAMETERS, tensors)
     bundle.tokenizer.save(folder / _TOKENIZER)
     (folder / _CONFIG).write_text(as_json(record, indent=2) + "\n", encoding="utf-8")
+
+
+def bundle_stamp(folder: Path) -> str:
+    """Returns a text that changes when a file of the bundle in a folder is written or replaced."""
+    return stamp(folder, [folder / _CONFIG, folder / _PARAMETERS, *(folder / _TOKENIZER).glob("*")])
 
 
 def open_bundle(folder: Path | str) -> Bundle:
@@ -188,6 +215,15 @@ def check_tokenizer(config: ModelConfig, tokenizer: Tokenizer, where: str) -> No
             f"{where}it pads with id {tokenizer.pad_id}, but the text tower's pad_id is {pad_id}: use the model's "
             "own tokenizer"
         )
+
+
+def _digest(tensor: Any) -> str:
+    """Returns the hex digest of a tensor's shape and float32 values."""
+    lazy = tensor if isinstance(tensor, Lazy) else Lazy.of(np.asarray(tensor))
+    found = hashlib.sha256(repr(tuple(map(int, lazy.shape))).encode())
+    for piece in lazy.pieces():
+        found.update(piece.astype("<f4", copy=False).data)
+    return found.hexdigest()
 
 
 def _check_shapes(config: ModelConfig, tensors: Mapping[str, Lazy], file: Path) -> None:

@@ -49,21 +49,23 @@ def kinds_of(protocol: type) -> tuple[type, ...]:
     return tuple(_KINDS.get(protocol, {}).values())
 
 
-def to_json(value: Any, where: str = "") -> Any:
+def to_json(value: Any, where: str = "", *, defaults: bool = True) -> Any:
     """Returns a dataclass and its values as dicts, lists and scalars.
 
-    Raises JclipError if a value has another type. The message gives the field's path after `where`.
+    Without `defaults`, fields that have their default are omitted, so that the form of a value stays the same when a
+    later version adds a field. Raises JclipError if a value has another type. The message gives the field's path after
+    `where`.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        names = [f.name for f in dataclasses.fields(value)]
+        names = [f.name for f in dataclasses.fields(value) if defaults or getattr(value, f.name) != _default(f)]
         return {
             _TYPE: type(value).__name__,
-            **{name: to_json(getattr(value, name), _at(where, name)) for name in names},
+            **{name: to_json(getattr(value, name), _at(where, name), defaults=defaults) for name in names},
         }
     if isinstance(value, dict):
-        return {str(key): to_json(item, _at(where, key)) for key, item in value.items()}
+        return {str(key): to_json(item, _at(where, key), defaults=defaults) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [to_json(item, _at(where, number)) for number, item in enumerate(value)]
+        return [to_json(item, _at(where, number), defaults=defaults) for number, item in enumerate(value)]
     if value is None or isinstance(value, bool | int | float | str):
         return value
     place, kind = where or "a configuration", type(value).__name__
@@ -178,6 +180,11 @@ def _read_union(kinds: tuple[Any, ...], data: Any, where: str, registered: bool 
             except JclipError:
                 continue  # another member of the union may fit
     return _expect(False, data, where, " or ".join(getattr(k, "__name__", str(k)) for k in kinds))
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    """Returns a field's default, or `dataclasses.MISSING`."""
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _at(where: str, name: str | int) -> str:

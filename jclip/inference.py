@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,19 @@ import numpy as np
 from PIL import Image
 
 from jclip import rules
-from jclip.bundle import Bundle, check_parts, load_bundle, save_bundle
+from jclip.bundle import Bundle, bundle_stamp, check_parts, load_bundle, save_bundle
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation, Picture, Preprocessing, normalise, to_array
+from jclip.io.cache import recall, remember
 from jclip.losses.normalise import l2_normalised
 from jclip.models.build import ModelConfig, build_model, variables_of
 from jclip.parallel.processes import everywhere
 from jclip.parallel.sharding import batch_devices, local_rows, place_rows
+from jclip.plain import shown
 from jclip.tokenizers.text import Tokenizer, pad
+
+_IDENTITY = "bundle 1"
+"""Kind of `Bundle.digest` in the cache. A change of the digest needs another number."""
 
 _LENGTHS = 16
 """Texts are padded to a multiple of this number of tokens: few shapes to compile, little padding."""
@@ -139,6 +144,13 @@ class Encoder:
         return np.zeros((0, jax.eval_shape(function, variables, example).shape[1]), np.float32)
 
 
+class Origin(NamedTuple):
+    """Folder that a bundle was read from, and the folder's `bundle_stamp` before it was read."""
+
+    folder: Path
+    stamp: str
+
+
 class Model:
     """Model that is ready to use: `jclip.load(folder)`.
 
@@ -147,6 +159,7 @@ class Model:
     Args:
       bundle: contents of the model, read by `load_bundle`.
       batch_size: number of images or texts encoded at once.
+      origin: origin of the bundle, if it was read from a folder: then its identity is computed once.
 
     Attributes:
       bundle: config, params, tokenizer, preprocessing, provenance.
@@ -157,9 +170,9 @@ class Model:
       JclipError: tokenizer, preprocessing or context length do not fit the towers, or the scale is not finite.
     """
 
-    def __init__(self, bundle: Bundle, batch_size: int = 256):
+    def __init__(self, bundle: Bundle, batch_size: int = 256, *, origin: Origin | None = None):
         check_parts(bundle)
-        self.bundle = bundle
+        self.bundle, self._origin = bundle, origin
         variables = variables_of(bundle.params, bundle.stats)
         self.variables: dict[str, Any] = jax.device_put(variables)
         logit_scale = bundle.params.get("logit_scale", 0.0)  # absent without an image tower
@@ -178,6 +191,41 @@ class Model:
         """Nested parameters on the device."""
         params: dict[str, Any] = self.variables["params"]
         return params
+
+    @cached_property
+    def identity(self) -> str:
+        """Hex digest of the bundle's contents: parameters, configuration, tokenizer and preprocessing.
+
+        Equal contents have the same one in any folder, and before and after `save`. It is computed on first use, and
+        remembered in the cache for an unchanged folder.
+        """
+        if self._origin is None:
+            return self.bundle.digest()
+        folder, stamp = self._origin
+        known = recall(_IDENTITY, folder, stamp)
+        if known is None:
+            known = self.bundle.digest()
+            remember(_IDENTITY, folder, stamp, known)
+        return known
+
+    @property
+    def embed_dim(self) -> int:
+        """Number of dimensions of the features."""
+        return self.bundle.config.embed_dim
+
+    @property
+    def name(self) -> str:
+        """Short name for people, from the bundle's provenance: "OFA-Sys/chinese-clip-vit-base-patch16"."""
+        provenance = self.bundle.provenance
+        if "run" in provenance:
+            name = "/".join(str(provenance[part]) for part in ("run", "stage") if part in provenance)
+        elif "converted_from" in provenance:
+            source = str(provenance["converted_from"])
+            name = source.removeprefix("hf://") if source.startswith("hf://") else Path(source).name
+        else:
+            towers = self.bundle.config.towers.values()
+            name = " + ".join(type(tower).__name__.removesuffix("Config") for tower in towers)
+        return shown(name, 80)
 
     @property
     def apply(self) -> Callable[..., Any]:
@@ -245,7 +293,8 @@ def load(folder: str | Path) -> Model:
     Raises:
       JclipError: the folder is not a bundle, or is damaged.
     """
-    return Model(load_bundle(folder))
+    origin = Origin(Path(folder), bundle_stamp(Path(folder)))
+    return Model(load_bundle(folder), origin=origin)
 
 
 def save(model: Model | Bundle, folder: str | Path) -> None:

@@ -24,6 +24,7 @@ os.environ["XLA_FLAGS"] = " ".join(
 # Many tests compile the same steps.
 os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JCLIP_CACHE"] = os.path.join(os.path.dirname(__file__), "..", ".pytest_cache", "jclip")
 os.environ["HF_HUB_OFFLINE"] = "1"  # an attempt to reach the network fails at once
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # otherwise it warns whenever a test starts a process
 

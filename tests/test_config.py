@@ -35,6 +35,14 @@ def test_round_trip(scene):
     assert from_json(Scene, to_json(scene)) == scene
 
 
+def test_without_defaults_only_other_values_are_written():
+    scene = Scene(Box((3,)), "blue")
+    short = {"type": "Scene", "shape": {"type": "Box", "sides": [3]}, "colour": "blue"}
+    assert to_json(scene, defaults=False) == short
+    assert to_json(Scene(Circle()), defaults=False) == {"type": "Scene", "shape": {"type": "Circle"}}
+    assert from_json(Scene, short) == scene
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

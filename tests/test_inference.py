@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import io
 import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from PIL import Image
 
 import jclip
 from jclip import rules
+from jclip.bundle import Bundle
 from jclip.data.sources.synthetic import write_tokenizer
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model, _image_encoder
+from jclip.tokenizers.text import train_clip_bpe
 from tests.evaluate.small_bundle import write_small_bundle
 
 
@@ -259,3 +262,86 @@ def test_save_and_load(model, tmp_path):
     smaller = replace(model.bundle.config, text=replace(model.bundle.config.text, vocab_size=100))
     with pytest.raises(JclipError, match="tokenizer: it has"):
         jclip.save(replace(model.bundle, config=smaller), tmp_path / "model")
+
+
+def test_the_identity_is_that_of_the_contents(model, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path / "cache"))
+    jclip.save(model, tmp_path / "elsewhere")
+    in_memory = Model(replace(model.bundle, provenance={"run": "another"}))
+    again = pickle.loads(pickle.dumps(in_memory))
+    known = {each.identity for each in (jclip.load(folder), jclip.load(tmp_path / "elsewhere"), in_memory, again)}
+    assert known == {model.identity} and re.fullmatch("[0-9a-f]{64}", model.identity)
+
+
+def changed_config(bundle):
+    return replace(bundle, config=replace(bundle.config, image=replace(bundle.config.image, heads=4)))
+
+
+def one_ulp(bundle):
+    params = copy.deepcopy(bundle.params)
+    kernel = params["text"]["projection"]["kernel"]
+    kernel[0, 0] = np.nextafter(kernel[0, 0], np.float32(np.inf))
+    return replace(bundle, params=params)
+
+
+def other_tokenizer(bundle):
+    return replace(bundle, tokenizer=train_clip_bpe(["other words"], bundle.tokenizer.vocab_size))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_config,
+        one_ulp,
+        other_tokenizer,
+        lambda bundle: replace(bundle, preprocessing=replace(bundle.preprocessing, orientation="apply")),
+        lambda bundle: replace(bundle, context_length=bundle.context_length - 1),
+    ],
+)
+def test_other_contents_have_another_identity(model, change):
+    assert Model(change(model.bundle)).identity != model.identity
+
+
+def test_the_identity_does_not_depend_on_the_dtype_of_the_file(model, tmp_path):
+    halves = replace(model.bundle, params=jax.tree.map(lambda leaf: leaf.astype(np.float16), model.bundle.params))
+    jclip.save(halves, tmp_path / "halves")
+    loaded = jclip.load(tmp_path / "halves")
+    jclip.save(loaded, tmp_path / "floats")
+    sizes = {name: (tmp_path / name / "parameters.safetensors").stat().st_size for name in ("halves", "floats")}
+    assert sizes["halves"] < sizes["floats"]
+    assert Model(halves).identity == loaded.identity == jclip.load(tmp_path / "floats").identity != model.identity
+
+
+def test_the_identity_of_an_unchanged_folder_is_computed_once(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path / "cache"))
+    jclip.save(model, tmp_path / "bundle")
+    digests = []
+    monkeypatch.setattr(Bundle, "digest", lambda bundle, own=Bundle.digest: digests.append(own(bundle)) or digests[-1])
+    first, second = jclip.load(tmp_path / "bundle"), jclip.load(tmp_path / "bundle")
+    assert first.identity == first.identity == second.identity == digests.pop() and not digests
+    jclip.save(one_ulp(model.bundle), tmp_path / "bundle")
+    assert jclip.load(tmp_path / "bundle").identity == digests.pop() != first.identity
+    assert second.identity == first.identity  # the model in memory is still the old one
+
+
+def test_the_identity_needs_no_cache(model, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path / "file" / "cache"))
+    jclip.save(model, tmp_path / "bundle")
+    assert jclip.load(tmp_path / "bundle").identity == model.identity
+
+
+@pytest.mark.parametrize(
+    ("provenance", "name"),
+    [
+        ({"run": "altclip", "stage": "contrastive", "steps": 3}, "altclip/contrastive"),
+        ({"run": "own"}, "own"),
+        ({"converted_from": "hf://OFA-Sys/chinese-clip-vit-base-patch16"}, "OFA-Sys/chinese-clip-vit-base-patch16"),
+        ({"converted_from": "downloads/clip_cn_vit-b-16.pt"}, "clip_cn_vit-b-16.pt"),
+        ({"run": "a\x1b[2Jb"}, r"a\x1b[2Jb"),
+        ({}, "Vit + ClipText"),
+    ],
+)
+def test_the_name_is_from_the_provenance(model, provenance, name):
+    named = Model(replace(model.bundle, provenance=provenance))
+    assert (named.name, named.embed_dim) == (name, 8)

@@ -11,6 +11,7 @@ import jax
 from jclip.errors import JclipError
 from jclip.models.bert import Bert, BertConfig, Pooling
 from jclip.models.compute import Compute
+from jclip.models.towers import Tower
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,16 @@ class TextEncoderConfig:
     def __post_init__(self) -> None:
         if self.pooling not in ("cls", "mean"):
             raise JclipError(f"pooling {self.pooling!r} is unknown: choose cls or mean")
+
+    @property
+    def towers(self) -> dict[str, Tower]:
+        """The tower by the name of its parameters."""
+        return {"text": self.text}
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the embeddings."""
+        return self.text.width
 
 
 class TextEncoder(nn.Module):

@@ -11,6 +11,7 @@ Truncation shortens A and keeps the token after it, because CLIP's text tower po
 Axes: n sentences, l tokens.
 """
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -80,6 +81,12 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str], context_length: int) -> np.ndarray:
         """Returns ids, int32 (n, context_length), padded with `pad_id`."""
         return pad(self.encode(texts, context_length), context_length, self.pad_id)
+
+    def fingerprint(self) -> str:
+        """Returns a short hash of the vocabulary and its behaviour."""
+        probe = self.encode(["A naïve PROBE, 一只猫"], 64)  # for behaviour such as lower-casing
+        found = repr((self.kind, self.tokens, probe))
+        return hashlib.blake2b(found.encode(), digest_size=8).hexdigest()
 
     def as_kind(self, kind: TokenizerKind) -> "Tokenizer":
         """Returns the same vocabulary with the rules of another kind. Only "bert" and "wordpiece" share a vocabulary.

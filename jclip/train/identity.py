@@ -27,7 +27,7 @@ def identity(run: Run, tokenizer: Tokenizer) -> dict[str, Any]:
     config, folders = to_json(run), marked(run, Mark.FOLDER)
     contents = {name: fingerprint(Path(place)) for name, place in leaves(config) if place and name in folders}
     marks = {"free": marked(run, Mark.FREE), "folders": folders}
-    contents["tokenizer"] = tokenizer_hash(tokenizer)
+    contents["tokenizer"] = tokenizer.fingerprint()
     return {"version": VERSION, "config": config, "contents": contents, **marks}
 
 
@@ -74,12 +74,6 @@ def _changes(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
         # A missing folder counts as unchanged: a run under way no longer needs the bundles that it started from.
         if bool(was.get(name)) != bool(places[name]) or (old and new and old != new):
             yield f"{name}: {was.get(name)!r}, now {places[name]!r}, which holds something else"
-
-
-def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Returns a short hash of a tokenizer's vocabulary and behaviour."""
-    probe = tokenizer.encode(["A naïve PROBE, 一只猫"], 64)  # for behaviour such as lower-casing
-    return _hash(repr((tokenizer.kind, tokenizer.tokens, probe)).encode())
 
 
 def _hash(data: bytes) -> str:

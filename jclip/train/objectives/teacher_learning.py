@@ -42,7 +42,6 @@ from jclip.stages import (
     TextLength,
 )
 from jclip.tokenizers.padding import Texts
-from jclip.train.identity import tokenizer_hash
 from jclip.train.planning.reduced import SMALL_CONTEXT, small
 from jclip.train.step import in_micro_batches
 
@@ -152,7 +151,7 @@ class TeacherLearning(Objective):
                 "tower": to_json(self.model.text),
                 "head_width": self.model.head_width,
                 "dtype": str(jnp.dtype(DualEncoder(self.model).compute.dtype)),
-                "tokenizer": tokenizer_hash(opened.tokenizer),
+                "tokenizer": opened.tokenizer.fingerprint(),
                 "context_length": self.context_length,
             },
         )

@@ -1,0 +1,76 @@
+"""Folder of jclip's cache, and the digests of files that it remembers."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from jclip.errors import JclipError
+from jclip.io.files import whole_file
+from jclip.io.json_files import read_object
+
+VARIABLE = "JCLIP_CACHE"
+"""Environment variable that names the cache's folder."""
+
+_DIGESTS = "digests"
+
+
+def cache_folder() -> Path:
+    """Returns the folder of jclip's cache, which may not exist: $JCLIP_CACHE, $XDG_CACHE_HOME/jclip or ~/.cache/jclip.
+
+    Raises JclipError if none is set and the user has no home folder.
+    """
+    if own := os.environ.get(VARIABLE):
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(shared):  # the specification ignores relative ones
+        return Path(shared) / "jclip"
+    try:
+        return Path.home() / ".cache" / "jclip"
+    except RuntimeError:
+        raise JclipError(f"there is no home folder for the cache: set {VARIABLE} to a folder") from None
+
+
+def stamp(folder: Path, files: Iterable[Path]) -> str:
+    """Returns a text that changes when a file in a folder is written or replaced: names, sizes, inodes and times.
+
+    A missing file has its name alone.
+    """
+    found: list[list[object]] = []
+    for file in sorted(files):
+        facts: list[object] = [os.fsencode(file.relative_to(folder)).hex()]
+        with suppress(OSError):
+            status = file.stat()
+            facts += [status.st_size, status.st_ino, status.st_mtime_ns]
+        found.append(facts)
+    return json.dumps(found)
+
+
+def recall(kind: str, place: Path, stamp: str) -> str | None:
+    """Returns the digest of a file or folder that `remember` noted under the same stamp; None if there is none."""
+    try:
+        found = read_object(_note(kind, place))
+    except JclipError:
+        return None
+    digest = found.get("digest")
+    return digest if found.get("stamp") == stamp and isinstance(digest, str) else None
+
+
+def remember(kind: str, place: Path, stamp: str, digest: str) -> None:
+    """Notes the digest of a file or folder in the cache. Does nothing if the cache cannot be written.
+
+    Args:
+      kind: name of the digest, with a version; each kind has its own note.
+      place: file or folder.
+      stamp: its `stamp`, taken before it was read.
+      digest: digest of its contents.
+    """
+    with suppress(JclipError, OSError), whole_file(_note(kind, place), replace=True) as partial:
+        partial.write_text(json.dumps({"stamp": stamp, "digest": digest}), encoding="utf-8")
+
+
+def _note(kind: str, place: Path) -> Path:
+    name = hashlib.blake2b(f"{kind}:".encode() + os.fsencode(place.resolve()), digest_size=16).hexdigest()
+    return cache_folder() / _DIGESTS / f"{name}.json"
