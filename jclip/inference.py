@@ -77,7 +77,7 @@ class Encoder:
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder: it has no image tower to encode images with")
-        encode = _image_encoder(self._config, self._preprocessing)
+        encode = self._image_function(self._preprocessing)
         pixels = isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc"
         if isinstance(pictures, str | bytes | Path | Image.Image) or (pixels and pictures.ndim == 3):  # type: ignore[union-attr]
             raise JclipError("encode_image takes a list of images: put a single image into brackets")
@@ -113,9 +113,18 @@ class Encoder:
         longest = max(map(len, encoded))
         length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
         ids = pad(encoded, length, self._tokenizer.pad_id)
+        encode = self._text_function()
         if not sentences:
-            return self._no_features(_text_encoder(self._config), variables, ids)
-        return self._in_batches(_text_encoder(self._config), variables, len(ids), lambda some: ids[list(some)])
+            return self._no_features(encode, variables, ids)
+        return self._in_batches(encode, variables, len(ids), lambda some: ids[list(some)])
+
+    def _image_function(self, preprocessing: Preprocessing) -> Callable[..., Any]:
+        """Returns the function of variables and uint8 images (b, h, w, 3) -> L2-normalised features (b, d)."""
+        return _image_encoder(self._config, preprocessing)
+
+    def _text_function(self) -> Callable[..., Any]:
+        """Returns the function of variables and token ids (b, l) -> L2-normalised features (b, d)."""
+        return _text_encoder(self._config)
 
     def _in_batches(
         self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[Sequence[int]], np.ndarray]
