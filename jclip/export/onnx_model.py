@@ -4,18 +4,20 @@ Axes: b batch, l tokens, d features.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jclip.bundle import Bundle, check_parts
+from jclip.encoding import Encoder
 from jclip.errors import JclipError
 from jclip.export.record import Record, read_record
 from jclip.images.opening import cores
 from jclip.images.preprocess import Preprocessing
-from jclip.inference import Encoder, Model
+from jclip.inference import Model
+from jclip.names import TowerName
 from jclip.plain import shown
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
 
@@ -32,27 +34,31 @@ class OnnxModel(Model):
       folder: folder of the export.
       record: its record.
       batch_size: number of images or texts encoded at once.
+      tower: "image" or "text" to load that tower alone; None for all.
 
     Raises:
       JclipError: the folder is not an ONNX export, or a file is missing or damaged, or refers to files outside.
     """
 
-    def __init__(self, folder: Path, record: Record, batch_size: int = 256):
+    def __init__(self, folder: Path, record: Record, batch_size: int = 256, *, tower: TowerName | None = None):
         if record.format != "onnx":
             raise JclipError(
                 f"{folder} is a {shown(record.format)} export, and only ONNX exports can be run: export it"
             )
-        self._folder, self._record, self._batch_size = folder, record, batch_size
+        towers = record.config.towers
+        if tower not in (None, *towers):
+            raise JclipError(f"tower is {tower!r}, but this export has {' and '.join(towers)}: give one, or None")
+        self._folder, self._record, self._batch_size, self.tower = folder, record, batch_size, tower
         tokenizer = load_tokenizer(folder / TOKENIZER)
         self.bundle = Bundle(record.config, {}, tokenizer, record.preprocessing, record.context_length)
         check_parts(self.bundle)
         self.variables = {}
         self.similarity_scale = record.similarity_scale
-        towers = {name: Tower(folder / file_name(name)) for name in record.config.towers}
-        self._encoder = _OnnxEncoder(record, tokenizer, towers, batch_size)
+        sessions = {name: Tower(folder / file_name(name)) for name in towers if tower in (None, name)}
+        self._encoder = _OnnxEncoder(record, tokenizer, sessions, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return OnnxModel, (self._folder, self._record, self._batch_size)
+        return partial(OnnxModel, tower=self.tower), (self._folder, self._record, self._batch_size)
 
     @cached_property
     def identity(self) -> str:
@@ -75,9 +81,9 @@ class OnnxModel(Model):
         raise JclipError(f"{self._folder} is an ONNX export, which has no function for jax: load the bundle")
 
 
-def load_onnx(folder: Path, batch_size: int = 256) -> OnnxModel:
-    """Loads an ONNX export. Raises JclipError if it is not one, or is damaged."""
-    return OnnxModel(folder, read_record(folder), batch_size)
+def load_onnx(folder: Path, *, batch_size: int = 256, tower: TowerName | None = None) -> OnnxModel:
+    """Loads an ONNX export. Raises JclipError if it is not one, is damaged, or has no such tower."""
+    return OnnxModel(folder, read_record(folder), batch_size, tower=tower)
 
 
 def file_name(tower: str) -> str:
