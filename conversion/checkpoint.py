@@ -126,11 +126,6 @@ def open_checkpoint(
     )
 
 
-def is_bundle(path: Path) -> bool:
-    """Returns True if a folder is a bundle of jclip."""
-    return (path / "config.json").is_file() and (path / "parameters.safetensors").is_file()
-
-
 def _open_files(files: Iterable[Path]) -> tuple[dict[str, tuple[Path, Lazy]], Iterable[str], bool]:
     """Returns (file, tensor) by original name, top-level names of other values, and True for TorchScript."""
     tensors: dict[str, tuple[Path, Lazy]] = {}

@@ -20,6 +20,8 @@ WEIGHTS = (
 """Usual names of weight files, preferred ones first: safetensors load faster."""
 ENDINGS = (".safetensors", ".bin", ".pt", ".pth")
 """Endings of weight files with other names."""
+SMALL = ["*.json", "*.txt", "*.model", "*.gz"]
+"""Patterns of the other files that a conversion may read: configurations and vocabularies."""
 _INDEX = ".index.json"
 
 
@@ -41,6 +43,19 @@ def weights_at(place: Path) -> Path:
     if others:
         raise JclipError(f"{place} holds several weight files: name one of {', '.join(each.name for each in others)}")
     raise JclipError(f"{place} holds no weights: expected {', '.join(WEIGHTS)} or a .pt")
+
+
+def files_at(place: Path) -> tuple[Path, list[Path]]:
+    """Returns a folder, and the files in it that a conversion of `place` may read.
+
+    Raises JclipError if `weights_at` or `shards` refuses it.
+    """
+    weights = weights_at(place)
+    folder, files = weights.parent, {weights, *shards(weights)}
+    if place.is_dir() or place.name in WEIGHTS:
+        beside = (file for where in (folder, *folder.glob("*/")) for pattern in SMALL for file in where.glob(pattern))
+        files |= {file for file in beside if file.is_file()}
+    return folder, sorted(files)
 
 
 def shards(weights: Path) -> tuple[Path, ...]:

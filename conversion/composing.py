@@ -8,8 +8,7 @@ from typing import Any, Literal
 import jax
 
 from jclip import rules
-from jclip.bundle import Bundle, open_bundle, split_statistics, write_files
-from jclip.conversion.checkpoint import is_bundle
+from jclip.bundle import Bundle, is_bundle, open_bundle, split_statistics, write_files
 from jclip.conversion.checkpoint_files import fingerprints
 from jclip.conversion.converting import Progress, compared
 from jclip.conversion.families import family_starting_with

@@ -4,9 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jclip.bundle import open_bundle, write_files
+from jclip.bundle import is_bundle, open_bundle, write_files
 from jclip.conversion.candidates import count_by_top
-from jclip.conversion.checkpoint import is_bundle
 from jclip.conversion.importing import CheckpointOptions, ImportedModel, import_model
 from jclip.conversion.parity import passport
 from jclip.conversion.parity.comparison import check, compare
@@ -16,6 +15,8 @@ from jclip.io.files import check_free, whole_folder
 from jclip.io.tensors import Lazy
 from jclip.plain import shown
 
+FORMAT = 1
+"""Version of what a conversion writes. A change makes `jclip.load` convert anew what is in its cache."""
 Progress = Callable[[str], None]
 """Callback that receives the name of each step."""
 

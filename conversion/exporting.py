@@ -5,8 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
-from jclip.bundle import Bundle, open_bundle
-from jclip.conversion.checkpoint import is_bundle
+from jclip.bundle import Bundle, is_bundle, open_bundle
 from jclip.conversion.families import family_named, hf_family
 from jclip.conversion.families.family import Family
 from jclip.conversion.hf.config import hf_config

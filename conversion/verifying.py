@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jclip.bundle import Bundle, open_bundle
+from jclip.bundle import Bundle, is_bundle, open_bundle
 from jclip.config import from_json
-from jclip.conversion.checkpoint import is_bundle
 from jclip.conversion.composing import Part, Role, as_written, composed, facts_of, open_part
 from jclip.conversion.converting import Progress, compared
 from jclip.conversion.importing import CheckpointOptions, ImportedModel

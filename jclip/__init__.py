@@ -1,9 +1,9 @@
 """Bilingual and multilingual CLIP in JAX: AltCLIP and Chinese-CLIP.
 
-    model = jclip.load("runs/demo/altclip/2-contrastive")
+    model = jclip.load("hf://OFA-Sys/chinese-clip-vit-base-patch16")
 
 Names:
-  load: returns the model in a bundle's folder, ready to encode images and texts.
+  load: returns the model of a bundle, a checkpoint or a repository of the hub, ready to encode images and texts.
   Model: a loaded model.
   save: writes a model or a `Bundle` to a folder.
   load_bundle: returns the `Bundle` in a folder.
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from jclip.errors import JclipError as JclipError
     from jclip.images.preprocess import Preprocessing as Preprocessing
     from jclip.inference import Model as Model
-    from jclip.inference import load as load
     from jclip.inference import save as save
+    from jclip.loading import load as load
     from jclip.models.dual_encoder import DualEncoder as DualEncoder
     from jclip.models.dual_encoder import DualEncoderConfig as DualEncoderConfig
 

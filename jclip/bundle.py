@@ -7,12 +7,12 @@ The file keeps the dtype of its source; models compute in float32.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ from jclip import rules
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
-from jclip.io.cache import stamp
+from jclip.io.cache import remember, remembered, stamp
 from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
 from jclip.io.safetensors import open_safetensors, write_safetensors
@@ -33,6 +33,7 @@ from jclip.tokenizers.text import Tokenizer, load_tokenizer
 Leaf = TypeVar("Leaf")
 
 _FORMAT = 1
+_IDENTITY = "bundle 1"  # another digest of the same contents needs another number
 _LARGEST_CONFIG = 16 << 20  # bytes
 _CONFIG, _TOKENIZER, _PARAMETERS, _STATS = "config.json", "tokenizer", "parameters.safetensors", "batch_stats/"
 
@@ -119,9 +120,30 @@ def write_files(bundle: Bundle, folder: Path) -> None:
     (folder / _CONFIG).write_text(as_json(record, indent=2) + "\n", encoding="utf-8")
 
 
-def bundle_stamp(folder: Path) -> str:
-    """Returns a text that changes when a file of the bundle in a folder is written or replaced."""
-    return stamp(folder, [folder / _CONFIG, folder / _PARAMETERS, *(folder / _TOKENIZER).glob("*")])
+class Origin(NamedTuple):
+    """Folder of a bundle, and a text that changes when a file of the bundle is written or replaced."""
+
+    folder: Path
+    stamp: str
+
+    @classmethod
+    def of(cls, folder: Path) -> "Origin":
+        """Returns the present origin. Call it before the bundle is read."""
+        files = [folder / _CONFIG, folder / _PARAMETERS, *(folder / _TOKENIZER).glob("*")]
+        return cls(folder, stamp(folder, files))
+
+    def identity(self, digest: Callable[[], str]) -> str:
+        """Returns the bundle's digest, which `digest` computes if the cache does not know it."""
+        return remembered(_IDENTITY, self.folder, self.stamp, digest)
+
+    def note(self, identity: str) -> None:
+        """Notes the bundle's digest in the cache."""
+        remember(_IDENTITY, self.folder, self.stamp, identity)
+
+
+def is_bundle(path: Path) -> bool:
+    """Returns True if a folder has a bundle's files."""
+    return (path / _CONFIG).is_file() and (path / _PARAMETERS).is_file()
 
 
 def open_bundle(folder: Path | str) -> Bundle:

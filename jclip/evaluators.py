@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from jclip.config import kind_of
+from jclip.encoding import Encoder
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.opening import open_classification, open_probe, open_retrieval
 from jclip.evaluate.tasks import classification, probe, retrieval
 from jclip.evaluate.tasks.evaluation import Encodes
 from jclip.images.preprocess import Picture
-from jclip.inference import Encoder
 from jclip.ranges import AtLeastOne, Count
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run

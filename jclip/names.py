@@ -6,6 +6,12 @@ from typing import Literal
 
 from jclip.errors import JclipError
 
+TowerName = Literal["image", "text"]
+"""Name of a tower, which begins the paths of its parameters."""
+
+ModelDtype = Literal["float32", "bfloat16"]
+"""Dtype of a loaded model's towers."""
+
 TokenizerKind = Literal["wordpiece", "bert", "xlmr", "clip_bpe"]
 """Kinds of tokenizer, see `jclip.tokenizers.text`. A text tower names its own."""
 

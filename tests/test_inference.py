@@ -17,9 +17,10 @@ import jclip
 from jclip import rules
 from jclip.bundle import Bundle
 from jclip.data.sources.synthetic import write_tokenizer
+from jclip.encoding import _image_encoder
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
-from jclip.inference import Model, _image_encoder
+from jclip.inference import Model
 from jclip.tokenizers.text import train_clip_bpe
 from tests.evaluate.small_bundle import write_small_bundle
 
@@ -63,9 +64,9 @@ def test_images_are_decoded_batch_by_batch(model, pictures, monkeypatch):
     decoded, computed = [], []
     model = Model(model.bundle, batch_size=2)
     encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
-    monkeypatch.setattr("jclip.inference.to_array", lambda _, picture, name: decoded.append(1) or picture)
+    monkeypatch.setattr("jclip.encoding.to_array", lambda _, picture, name: decoded.append(1) or picture)
     counted = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)  # noqa: E731
-    monkeypatch.setattr("jclip.inference._image_encoder", lambda *_: counted)
+    monkeypatch.setattr("jclip.encoding._image_encoder", lambda *_: counted)
     model.encode_image(pictures)
     assert computed == [2, 4, 5]
 

@@ -21,7 +21,7 @@ class ExportCommandOptions:
     docs/export.md describes the files. `jclip.load`, and every command that takes a bundle, reads an ONNX export too.
 
     Attributes:
-      bundle: folder of a model.
+      bundle: folder of a model, or another source that `jclip.load` takes.
       destination: new folder.
       format: onnx, for onnxruntime, OpenVINO and others.
       with_preprocessing: put resizing and normalisation into the image graph. It then reads uint8 images of any size.
@@ -35,7 +35,7 @@ class ExportCommandOptions:
       json: print the record as JSON.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    bundle: tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="BUNDLE")]]
     destination: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DST")]]
     format: str = "onnx"
     with_preprocessing: bool = False
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     options = read(ExportCommandOptions, arguments, "jclip export")
     options.check()
     check_writable(options.destination)
-    from jclip import inference
+    from jclip import loading
     from jclip.export.exporting import check_options, export
     from jclip.export.formats import ExportOptions, format_named
 
@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     choices = ExportOptions(options.with_preprocessing, options.int8, gate, options.max_loss)
     check_options(form, choices)
     with console.working("reading") as say:
-        record = export(inference.load(options.bundle), options.destination, form, choices, say)
+        record = export(loading.load(options.bundle), options.destination, form, choices, say)
     if options.json:
         print_json({"written": str(options.destination), "format": form.name, form.name: record.own}, indent=1)
     else:

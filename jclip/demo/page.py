@@ -18,7 +18,7 @@ from jclip.evaluate.metrics.recall import topk
 from jclip.evaluate.report.elements import Answer, Chart, Credit, Curve, Gallery, Query, Report, Section
 from jclip.evaluate.report.render import write
 from jclip.images.preprocess import Preprocessing
-from jclip.inference import load
+from jclip.loading import load
 
 _HOMES = {
     "noto": "https://github.com/googlefonts/noto-emoji",

@@ -17,13 +17,13 @@ import numpy as np
 from jclip.demo.baselines import pixel_distances, ranked_recalls
 from jclip.demo.emoji.sources import EmojiSet, emoji_set
 from jclip.demo.runs import DemoRun
+from jclip.encoding import Encoder
 from jclip.errors import JclipError
 from jclip.evaluate.datasets.retrieval_task import RetrievalTask
 from jclip.evaluate.languages import LANGUAGE_NAMES
 from jclip.evaluate.metrics.positives import Positives
 from jclip.evaluate.report.elements import Group, Row, Table
 from jclip.images.preprocess import Preprocessing
-from jclip.inference import Encoder
 from jclip.tokenizers.text import load_tokenizer
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluator

@@ -21,9 +21,9 @@ from jclip.finetune import outcome as results
 from jclip.finetune.choices import Choice, Wishes, choose
 from jclip.finetune.facts import read_data, read_machine, read_model
 from jclip.finetune.writing import VALID, configuration
-from jclip.inference import load
 from jclip.io.files import whole_file
 from jclip.io.json_files import entry, read_object
+from jclip.loading import load
 from jclip.plain import as_json
 from jclip.running import run as train
 from jclip.train.identity import OtherConfiguration

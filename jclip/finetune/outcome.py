@@ -21,8 +21,9 @@ from jclip.evaluate.tasks import retrieval
 from jclip.finetune.choices import Choice
 from jclip.finetune.facts import Start
 from jclip.finetune.writing import VALID
-from jclip.inference import Model, load
+from jclip.inference import Model
 from jclip.io.files import link_or_copy, whole_file, whole_folder
+from jclip.loading import load
 
 BEST, BEFORE, TRAINED, PAGE = "best", "start.json", "trained.json", "report.html"
 """Names in the output folder: the bundle, the figures of the starting and of the trained model, the page."""

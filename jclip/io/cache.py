@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,8 +48,17 @@ def stamp(folder: Path, files: Iterable[Path]) -> str:
     return json.dumps(found)
 
 
-def recall(kind: str, place: Path, stamp: str) -> str | None:
-    """Returns the digest of a file or folder that `remember` noted under the same stamp; None if there is none."""
+def remembered(kind: str, place: Path | str, stamp: str, compute: Callable[[], str]) -> str:
+    """Returns what `compute` returned when it was last called for this stamp. Arguments as in `remember`."""
+    known = recall(kind, place, stamp)
+    if known is None:
+        known = compute()
+        remember(kind, place, stamp, known)
+    return known
+
+
+def recall(kind: str, place: Path | str, stamp: str) -> str | None:
+    """Returns the digest that `remember` noted under the same stamp; None if there is none."""
     try:
         found = read_object(_note(kind, place))
     except JclipError:
@@ -58,19 +67,20 @@ def recall(kind: str, place: Path, stamp: str) -> str | None:
     return digest if found.get("stamp") == stamp and isinstance(digest, str) else None
 
 
-def remember(kind: str, place: Path, stamp: str, digest: str) -> None:
-    """Notes the digest of a file or folder in the cache. Does nothing if the cache cannot be written.
+def remember(kind: str, place: Path | str, stamp: str, digest: str) -> None:
+    """Notes a digest in the cache. Does nothing if the cache cannot be written.
 
     Args:
       kind: name of the digest, with a version; each kind has its own note.
-      place: file or folder.
-      stamp: its `stamp`, taken before it was read.
+      place: file, folder, or the name of something else.
+      stamp: `stamp` of the files, taken before they were read.
       digest: digest of its contents.
     """
     with suppress(JclipError, OSError), whole_file(_note(kind, place), replace=True) as partial:
         partial.write_text(json.dumps({"stamp": stamp, "digest": digest}), encoding="utf-8")
 
 
-def _note(kind: str, place: Path) -> Path:
-    name = hashlib.blake2b(f"{kind}:".encode() + os.fsencode(place.resolve()), digest_size=16).hexdigest()
+def _note(kind: str, place: Path | str) -> Path:
+    where = place.resolve() if isinstance(place, Path) else place
+    name = hashlib.blake2b(f"{kind}:".encode() + os.fsencode(where), digest_size=16).hexdigest()
     return cache_folder() / _DIGESTS / f"{name}.json"

@@ -105,6 +105,12 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
             _link(partial, file)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a folder. It is complete or absent, whatever interrupts the removal."""
+    with _beside(folder, Path.mkdir) as partial:
+        folder.rename(partial / "old")
+
+
 def link_or_copy(file: str | Path, name: str | Path) -> None:
     """Links a file to another name, or copies it if the file system has no links."""
     try:
@@ -270,6 +276,12 @@ def _remove(place: Path) -> None:
 
 def _machine() -> str:
     return hashlib.blake2s(platform.node().encode(), digest_size=4).hexdigest()
+
+
+def recover_all(folder: Path) -> None:
+    """Removes leftovers of processes killed on this machine while writing anything in a folder: see `recover`."""
+    for left in folder.glob(f".*.{_machine()}.partial"):
+        recover(folder / left.name[1:].rsplit(".", 3)[0])
 
 
 def recover(place: Path) -> None:

@@ -6,6 +6,7 @@ of a mapping count as memory of the process. Format: https://huggingface.co/docs
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,13 +160,15 @@ def _check_cover(file: Path, places: list[tuple[int, int, str]], size: int) -> N
 
 
 def _stored(file: Path, shape: tuple[int, ...], dtype: np.dtype, start: int, stop: int) -> Lazy:
-    def blocks(begin: int, end: int) -> Iterator[np.ndarray]:
-        return (block.view(dtype) for block in read_blocks(file, begin, end))
-
-    size = dtype.itemsize
     return Lazy(
         shape,
         dtype,
-        lambda: blocks(start, stop),
-        lambda first, last: blocks(start + first * size, start + last * size),
+        partial(_values, file, dtype, start, 0, (stop - start) // dtype.itemsize),
+        partial(_values, file, dtype, start),
     )
+
+
+def _values(file: Path, dtype: np.dtype, start: int, first: int, last: int) -> Iterator[np.ndarray]:
+    """Yields the values of a tensor that begins at byte `start`, from flat index `first` to `last`."""
+    for block in read_blocks(file, start + first * dtype.itemsize, start + last * dtype.itemsize):
+        yield block.view(dtype)

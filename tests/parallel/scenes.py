@@ -17,8 +17,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jclip.checkpoint import Checkpoints, Position
+from jclip.encoding import Encoder
 from jclip.errors import JclipError
-from jclip.inference import Encoder
 from jclip.parallel import processes
 from jclip.parallel.processes import (
     barrier,

@@ -104,8 +104,8 @@ def _evaluator(run: Run, job: Job) -> Any:
     import numpy as np
 
     from jclip.data.sources.synthetic import SyntheticPairs
+    from jclip.encoding import Encoder
     from jclip.evaluate.metrics.recall import recall
-    from jclip.inference import Encoder
     from jclip.tokenizers.text import load_tokenizer
 
     context = run.stages[0].context_length

@@ -1,0 +1,146 @@
+"""Writes the files of an ONNX export, and compares them with the model.
+
+Axes: b batch, h height, w width, c channels, l tokens, d features.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jclip.bundle import Bundle
+from jclip.errors import JclipError
+from jclip.export.beside import write_beside
+from jclip.export.formats import ExportOptions, Say
+from jclip.export.onnx.graph import EXTERNAL_BYTES, OPSET, Graph, Value
+from jclip.export.onnx.int8 import quantise
+from jclip.export.onnx.layers import l2_normalised
+from jclip.export.onnx.preprocessing import normalised, resized
+from jclip.export.onnx.readme import write_readme
+from jclip.export.onnx.towers import Writer, writer_of
+from jclip.export.onnx_model import Tower, file_name, pixel_values
+from jclip.export.record import record_of
+from jclip.inference import Model
+
+TOLERANCE = 1e-5
+"""Maximum difference of a feature between the model and the written graph, in float32."""
+
+
+def write_files(
+    model: Model, folder: Path, options: ExportOptions, say: Say, *, external_bytes: int = EXTERNAL_BYTES
+) -> dict[str, Any]:
+    """Writes one graph for each tower, and the files beside them; returns the entries of the record.
+
+    Raises JclipError if a tower has no writer, a graph gives other features than the model, or int8 fails its gate.
+    """
+    bundle = model.bundle
+    towers = bundle.config.towers
+    writers = {name: writer_of(tower, name) for name, tower in towers.items()}
+    if options.with_preprocessing and bundle.preprocessing is None:
+        raise JclipError("--with-preprocessing: this model has no image tower: omit it")
+    described, checked = {}, {}
+    for name, writer in writers.items():
+        say(f"writing the {name} tower")
+        graph, described[name] = _SIDES[name](bundle, writer, options.with_preprocessing)
+        described[name]["files"] = graph.save(
+            folder / file_name(name), {"jclip_identity": model.identity}, external_bytes=external_bytes
+        )
+        del graph
+        say(f"comparing the {name} tower with the model")
+        checked[name] = _CHECKS[name](model, folder / file_name(name))
+    say("writing the tokenizer and the preprocessing")
+    write_beside(bundle, folder)
+    own = {"opset": OPSET, "towers": described, "largest_difference": checked}
+    if options.int8:
+        own["int8"] = quantise(folder, record_of(model, "onnx", own), options, say)
+    write_readme(folder, record_of(model, "onnx", own))
+    return own
+
+
+def _image_graph(bundle: Bundle, writer: Writer, with_preprocessing: bool) -> tuple[Graph, dict[str, Any]]:
+    preprocessing, graph = bundle.preprocessing, Graph()
+    assert preprocessing is not None  # the model has an image tower
+    size = preprocessing.size
+    if with_preprocessing:
+        shape: tuple[int | str, ...] = ("batch", "height", "width", 3)
+        name, dtype = "images", np.dtype(np.uint8)
+        images = graph.input(name, dtype, shape)
+        images = normalised(graph, preprocessing, resized(graph, preprocessing, images))
+    else:
+        shape, name, dtype = ("batch", 3, size, size), "pixel_values", np.dtype(np.float32)
+        images = graph.input(name, dtype, shape)
+    return graph, _finish(graph, "image", bundle, writer, images, (name, dtype, shape))
+
+
+def _text_graph(bundle: Bundle, writer: Writer, with_preprocessing: bool) -> tuple[Graph, dict[str, Any]]:
+    del with_preprocessing
+    graph, shape = Graph(), ("batch", "length")
+    ids = graph.input("input_ids", np.int64, shape)
+    return graph, _finish(graph, "text", bundle, writer, ids, ("input_ids", np.dtype(np.int64), shape))
+
+
+def _finish(
+    graph: Graph, name: str, bundle: Bundle, writer: Writer, inputs: Value, described: tuple[str, np.dtype, Any]
+) -> dict[str, Any]:
+    """Adds the tower and its output; returns the names, dtypes and shapes of input and output."""
+    variables = {"params": bundle.params[name], "batch_stats": bundle.stats.get(name, {})}
+    features_bd = l2_normalised(graph, writer(graph, bundle.config.towers[name], variables, inputs, bundle.config))
+    output, shape = f"{name}_embeds", ("batch", bundle.config.embed_dim)
+    graph.output(output, features_bd, np.float32, shape)
+    (input_name, dtype, input_shape) = described
+    return {
+        "input": {"name": input_name, "dtype": str(dtype), "shape": list(input_shape)},
+        "output": {"name": output, "dtype": "float32", "shape": list(shape)},
+    }
+
+
+_SIDES: dict[str, Callable[[Bundle, Writer, bool], tuple[Graph, dict[str, Any]]]] = {
+    "image": _image_graph,
+    "text": _text_graph,
+}
+
+
+def _check_images(model: Model, file: Path) -> float:
+    """Returns the largest difference from the model on images, in batches of 3, 2 and 1."""
+    preprocessing, tower = model.bundle.preprocessing, Tower(file)
+    assert preprocessing is not None
+    size, draw = preprocessing.size, np.random.default_rng(0)
+    images_bhwc = draw.integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    images_bhwc[1:] = images_bhwc[1:].mean(axis=(1, 2), keepdims=True) / 2 + images_bhwc[1:] / 4
+    wanted_bd = model.encode_image(images_bhwc)
+    batch = images_bhwc if tower.reads_uint8 else pixel_values(preprocessing, images_bhwc)
+    return _largest(file, wanted_bd, tower(batch), np.concatenate([tower(batch[:2]), tower(batch[2:])]))
+
+
+def _check_texts(model: Model, file: Path) -> float:
+    """Returns the largest difference from the model on random ids of several lengths, as a batch and one by one."""
+    bundle, tower = model.bundle, Tower(file)
+    longest, draw = bundle.context_length, np.random.default_rng(0)
+    begin, *_, end = bundle.tokenizer.encode([""], longest)[0]
+    lengths = sorted({3, (longest + 3) // 2, longest})
+    pad_id, size = bundle.tokenizer.pad_id, bundle.tokenizer.vocab_size
+    ids_bl = np.full((len(lengths), longest), pad_id, np.int32)
+    for row, length in zip(ids_bl, lengths, strict=True):
+        row[:length] = [begin, *draw.integers(0, size, length - 2), end]
+    encode = jax.jit(lambda variables, ids: model.apply(variables, ids, method="encode_text"))
+    wanted_bd = np.asarray(encode(model.variables, ids_bl))
+    wanted_bd = wanted_bd / np.linalg.norm(wanted_bd, axis=1, keepdims=True)
+    ids_bl = ids_bl.astype(np.int64)
+    alone = [tower(row[None, :length]) for row, length in zip(ids_bl, lengths, strict=True)]
+    return _largest(file, wanted_bd, tower(ids_bl), np.concatenate(alone))
+
+
+_CHECKS: dict[str, Callable[[Model, Path], float]] = {"image": _check_images, "text": _check_texts}
+
+
+def _largest(file: Path, wanted_bd: np.ndarray, *found: np.ndarray) -> float:
+    """Returns the largest difference. Raises JclipError if it is above the tolerance or not a number."""
+    largest = float(max(np.abs(wanted_bd - each_bd).max() for each_bd in found))
+    if not largest <= TOLERANCE:
+        raise JclipError(
+            f"{file.name} gives features that differ from the model's by {largest:.1e}, more than {TOLERANCE:g}: "
+            "nothing was exported; please report it, with the bundle's config.json"
+        )
+    return largest

@@ -1,0 +1,209 @@
+"""Folders of the cache that are made once, by one process, and used by many.
+
+An entry is a folder with what was made in it, and with a record of what it is. While a process makes it, it holds a
+lock on a file beside it. A process that uses an entry holds a shared lock on the entry until it ends.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jclip.errors import JclipError
+from jclip.io.cache import cache_folder
+from jclip.io.files import check_folder, recover_all, remove_folder, whole_folder
+from jclip.io.json_files import read_object
+from jclip.plain import as_json
+
+try:
+    import fcntl
+except ImportError:  # Windows has other locks: two processes may make an entry twice, and the last one counts
+    fcntl = None  # type: ignore[assignment]
+
+CONTENT = "bundle"
+"""Name of the folder in an entry that is made."""
+
+_MODELS, _RECORD = "models", "source.json"
+_MOMENT = 0.05  # seconds
+_used: dict[Path, int] = {}
+"""Shared locks of this process."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Entry of the cache.
+
+    Attributes:
+      folder: folder of the entry.
+      record: JSON-ready facts of what it is.
+    """
+
+    folder: Path
+    record: dict[str, Any]
+
+    @property
+    def content(self) -> Path:
+        """Folder that was made."""
+        return self.folder / CONTENT
+
+    @property
+    def bytes(self) -> int:
+        """Size in bytes of all files."""
+        return size_of(self.folder)
+
+    @property
+    def last_used(self) -> float:
+        """Time of the last use, in seconds since the epoch."""
+        return (self.folder / _RECORD).stat().st_mtime
+
+
+def place_of(name: str) -> Path:
+    """Returns the folder of an entry's content, which may not exist."""
+    return cache_folder() / _MODELS / name / CONTENT
+
+
+def read_entry(name: str) -> Entry | None:
+    """Returns an entry; None if it does not exist, or its record is damaged."""
+    folder = place_of(name).parent
+    try:
+        return Entry(folder, read_object(folder / _RECORD))
+    except JclipError:
+        return None
+
+
+def entries() -> list[Entry]:
+    """Returns all entries, those with a damaged record included, by name."""
+    folders = (cache_folder() / _MODELS).glob("[!.]*/")
+    return [read_entry(folder.name) or Entry(folder, {}) for folder in sorted(folders)]
+
+
+def made_once(
+    name: str,
+    is_valid: Callable[[Entry], bool],
+    make: Callable[[Path], dict[str, Any]],
+    waiting: Callable[[], None],
+) -> Path:
+    """Returns the folder of an entry's content, which is made if it does not exist. Marks it as used.
+
+    Of several processes, one makes it and the others wait. An entry that is not valid is replaced.
+
+    Args:
+      name: name of the entry.
+      is_valid: returns False for an entry that is damaged.
+      make: writes the content into a new folder and returns the entry's record.
+      waiting: called before waiting for another process.
+
+    Raises:
+      JclipError: the cache cannot be written, or `make` raises it. An older entry then stays.
+    """
+    content = place_of(name)
+    folder = content.parent
+
+    def is_made() -> bool:
+        entry = read_entry(name)
+        return entry is not None and is_valid(entry)
+
+    while True:
+        if not is_made():
+            check_folder(folder.parent)
+            with _making(folder, waiting):
+                if not is_made():
+                    recover_all(folder.parent)
+                    with whole_folder(folder) as partial:
+                        record = make(partial / CONTENT)
+                        (partial / _RECORD).write_text(as_json(record, indent=1) + "\n", encoding="utf-8")
+        if _use(folder):
+            return content
+        time.sleep(_MOMENT)
+
+
+def clear(entry: Entry) -> None:
+    """Removes an entry. Raises JclipError if a process makes or uses it."""
+    locks = [_lock(place) for place in (_lock_file(entry.folder), entry.folder) if place.exists()]
+    try:
+        if None in locks:
+            raise JclipError(f"{entry.folder} is in use by another process: end that one first")
+        remove_folder(entry.folder)
+        _lock_file(entry.folder).unlink(missing_ok=True)
+    finally:
+        for lock in locks:
+            if lock is not None:
+                os.close(lock)
+
+
+def clear_leftovers() -> None:
+    """Removes what killed processes left of entries that they were making."""
+    recover_all(cache_folder() / _MODELS)
+
+
+def size_of(folder: Path) -> int:
+    """Returns the bytes of all files in a folder, at any depth."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process has removed it
+            total += 0 if file.is_dir() else file.stat().st_size
+    return total
+
+
+def _lock_file(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+@contextmanager
+def _making(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock of an entry that is being made, within the block."""
+    file = _lock_file(folder)
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if fcntl is not None:
+            with suppress(OSError):  # the file system has no locks
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    waiting()
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(place: Path) -> int | None:
+    """Returns a descriptor with an exclusive lock on a file or folder; None if another process has a lock on it."""
+    lock = os.open(place, os.O_RDONLY)
+    if fcntl is not None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(lock)
+            return None
+        except OSError:  # the file system has no locks
+            pass
+    return lock
+
+
+def _use(folder: Path) -> bool:
+    """Takes a shared lock on an entry, until this process ends. Returns False if another process is removing it."""
+    with suppress(OSError):  # a cache that is only read
+        os.utime(folder / _RECORD)
+    if fcntl is None:
+        return True
+    try:
+        lock = os.open(folder, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        used = os.path.samestat(os.fstat(lock), folder.stat())
+    except (BlockingIOError, FileNotFoundError):
+        used = False
+    except OSError:  # the file system has no locks
+        used = True
+    before = _used.pop(folder, None) if used else lock
+    if used:
+        _used[folder] = lock
+    if before is not None:
+        os.close(before)
+    return used
