@@ -13,6 +13,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+TOWERS = ("image", "text")
+CONTEXT = 52
+"""Maximum number of tokens; the captions are shorter."""
+
 Batch = Callable[[], Any]
 """Function that computes the features of a batch, (n, d), L2-normalised or not."""
 
@@ -32,9 +36,10 @@ class Contender(NamedTuple):
       side: "ours" and "theirs" are compared; a "recipe" is ours in a runtime that jclip does not call.
       precision: name of the arithmetic.
       difference: maximum difference of a feature from jclip's in float32; a cosine distance for low precision.
+      open: function of the folder that `write_models` filled, and the number of threads.
       modules: modules that it needs besides jclip's own.
       families: families of models that it reads.
-      open: function of the folder that `write_models` filled, and the number of threads.
+      apart: True if it cannot be installed beside jclip's extras, so that it needs an interpreter of its own.
     """
 
     name: str
@@ -44,10 +49,11 @@ class Contender(NamedTuple):
     open: Callable[[Path, int], Opened]
     modules: tuple[str, ...] = ()
     families: tuple[str, ...] = ("chinese-clip", "clip")
+    apart: bool = False
 
     @property
     def is_installed(self) -> bool:
-        """True if its modules are installed."""
+        """True if its modules are installed here."""
         return all(find_spec(module) is not None for module in self.modules)
 
 
@@ -62,7 +68,7 @@ def write_models(name: str, folder: Path) -> None:
     from jclip.export.exporting import export
     from jclip.export.formats import ExportOptions, format_named
     from jclip.images.preprocess import Preprocessing
-    from jclip.inference import load
+    from jclip.loading import load
     from jclip.models.build import init_variables
     from jclip.models.zoo import get_config
     from jclip.tokenizers.text import load_tokenizer
@@ -82,8 +88,8 @@ def write_models(name: str, folder: Path) -> None:
     model = load(folder / "bundle")
     formats = {
         "stablehlo": ("stablehlo", ExportOptions()),
-        # "onnx": ("onnx", ExportOptions()),
-        # "int8": ("onnx", ExportOptions(int8=True)),
+        "onnx": ("onnx", ExportOptions()),
+        "int8": ("onnx", ExportOptions(int8=True)),
     }
     for place, (form, options) in formats.items():
         export(model, folder / place, format_named(form), options, lambda step: None)
@@ -107,10 +113,32 @@ def stablehlo(folder: Path, threads: int) -> Opened:
     towers, tokenizer = run.load(folder / "stablehlo"), load_tokenizer(folder / "bundle" / "tokenizer")
 
     def text(texts: Sequence[str]) -> Batch:
-        encoded = tokenizer.encode(texts, 77)
+        encoded = tokenizer.encode(texts, CONTEXT)
         return partial(towers["text"], pad(encoded, max(map(len, encoded)), tokenizer.pad_id))
 
     return Opened(lambda images: partial(towers["image"], images), text)
+
+
+def openvino(folder: Path, threads: int) -> Opened:
+    """Opens an ONNX export with OpenVINO; texts are padded to the longest of the batch."""
+    import openvino as ov
+
+    from jclip.export.onnx_model import pixel_values
+    from jclip.images.preprocess import Preprocessing
+    from jclip.tokenizers.text import load_tokenizer, pad
+
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    image, text = (ov.compile_model(str(folder / "onnx" / f"{tower}.onnx"), "CPU", settings) for tower in TOWERS)
+    tokenizer = load_tokenizer(folder / "bundle" / "tokenizer")
+
+    def ids(texts: Sequence[str]) -> np.ndarray:
+        encoded = tokenizer.encode(texts, CONTEXT)
+        return pad(encoded, max(map(len, encoded)), tokenizer.pad_id).astype(np.int64)
+
+    return Opened(
+        lambda images: lambda: image(pixel_values(Preprocessing(), images))[0],
+        lambda texts: lambda: text(ids(texts))[0],
+    )
 
 
 def transformers(folder: Path, threads: int) -> Opened:
@@ -165,7 +193,7 @@ def jimm(folder: Path, threads: int) -> Opened:
     encode_text = nnx.jit(lambda model, ids: model.encode_text(ids))
 
     def text(texts: Sequence[str]) -> Batch:
-        encoded = tokenizer.encode(texts, 77)
+        encoded = tokenizer.encode(texts, CONTEXT)
         ids = pad(encoded, max(map(len, encoded)), tokenizer.pad_id)
         return lambda: np.asarray(encode_text(model, ids))
 
@@ -180,9 +208,12 @@ CONTENDERS = (
     Contender("jclip", "ours", "float32", 0.0, jclip),
     Contender("jclip bfloat16", "ours", "bfloat16", 2e-3, partial(jclip, dtype="bfloat16")),
     Contender("jclip's StableHLO", "ours", "float32", 1e-6, stablehlo),
+    Contender("jclip's ONNX", "ours", "float32", 1e-5, partial(jclip, source="onnx"), ("onnxruntime",)),
+    Contender("jclip's ONNX, int8", "ours", "int8", 5e-2, partial(jclip, source="int8"), ("onnxruntime",)),
+    Contender("jclip's ONNX in OpenVINO", "recipe", "float32", 1e-5, openvino, ("openvino",)),
     Contender("transformers", "theirs", "float32", 1e-5, transformers, ("transformers", "torch")),
     Contender("cn_clip", "theirs", "float32", 1e-3, cn_clip, ("cn_clip", "torch"), ("chinese-clip",)),
-    Contender("jimm", "theirs", "float32", 1e-5, jimm, ("jimm",), ("clip",)),
+    Contender("jimm", "theirs", "float32", 1e-5, jimm, families=("clip",), apart=True),
 )
 
 

@@ -9,8 +9,9 @@ they take turns, so that a busy machine disturbs all of them. A ratio is the tim
 contender's time in the same round; the table has the median and the extremes. Exits with 1 if the best of ours is less
 than 1.5 times as fast as the best of theirs in float32, or less than 3 times with int8, for any batch.
 
-Weights are random: the arithmetic is the same as with published ones. Contenders that are not installed are left out:
-jimm is `pip install jax-image-models`.
+Weights are random: the arithmetic is the same as with published ones. Contenders that are not installed are left out.
+jimm (`pip install jax-image-models`) requires a version of typeguard with which tyro fails, so it needs an environment
+of its own, with jclip: `--jimm OTHER/bin/python`.
 """
 
 import contextlib
@@ -48,6 +49,7 @@ class Options:
       towers: towers.
       rounds: number of turns of each contender.
       threads: processors that each contender may use.
+      jimm: interpreter of the environment with jimm; by default jimm is left out.
       without: names of contenders to leave out.
       keep: folder for the models, which a later run reuses; by default they are removed.
     """
@@ -57,6 +59,7 @@ class Options:
     towers: tuple[Literal["image", "text"], ...] = ("image", "text")
     rounds: int = 5
     threads: int = 2
+    jimm: Path | None = None
     without: tuple[str, ...] = ()
     keep: Path | None = None
 
@@ -80,12 +83,12 @@ def main(options: Options) -> int:
 def compare(name: str, folder: Path, options: Options) -> int:
     """Compares the contenders on one model and returns 1 if an aim is missed."""
     chosen = [each for each in CONTENDERS if name.startswith(each.families) and each.name not in options.without]
-    for contender in chosen:
-        if not contender.is_installed:
+    for contender in list(chosen):
+        if not (options.jimm if contender.apart else contender.is_installed):
             print(f"{contender.name} is not installed: left out", file=sys.stderr)
-    chosen = [each for each in chosen if each.is_installed]
+            chosen.remove(contender)
     code = 0
-    with _processes(chosen, folder, options.threads) as ends:
+    with _processes(chosen, folder, options) as ends:
         for tower in options.towers:
             for size in options.batches:
                 _check(ends, chosen, tower, _batch(name, tower, size))
@@ -156,13 +159,14 @@ def _take_turns(ends: dict[str, Connection], rounds: int) -> Seconds:
 
 
 @contextlib.contextmanager
-def _processes(contenders: Sequence[Contender], folder: Path, threads: int) -> Iterator[dict[str, Connection]]:
+def _processes(contenders: Sequence[Contender], folder: Path, options: Options) -> Iterator[dict[str, Connection]]:
     """Yields a connection to the process of each contender."""
     spawn, ends = multiprocessing.get_context("spawn"), {}
     try:
         for each in contenders:
             ends[each.name], theirs = spawn.Pipe()
-            spawn.Process(target=_serve, args=(theirs, each, folder, threads)).start()
+            spawn.set_executable(str(options.jimm) if each.apart else sys.executable)
+            spawn.Process(target=_serve, args=(theirs, each, folder, options.threads)).start()
             theirs.close()  # so that recv raises if the contender dies
             ends[each.name].recv()
         yield ends

@@ -13,35 +13,43 @@ A model exported by jclip. `export.json` describes it; its identity is {identity
 | file | contents |
 |---|---|
 {files}
+| `tokenizer.json`, `tokenizer/` | tokenizer, for the library `tokenizers`, and as jclip reads it |
 | `examples.safetensors` | inputs, and the features that jclip computed for them |
 | `run.py` | loader, which needs jax, numpy and safetensors, but not jclip |
 
-`python run.py` computes the examples on this machine and prints the differences. From Python:
+`python run.py` computes the examples on this machine and prints the differences. From Python, with this folder in
+`sys.path`:
 
 ```python
-from run import load
+from run import {names}
 
-model = load("this/folder")
+folder = "this/folder"
+model = load(folder)
 {calls}
 ```
 
-Features are float32 (n, {width}), L2-normalised. {scale}Each new batch size or text length is compiled once.
-
 {inputs}
+
+Features are float32 (n, {width}), L2-normalised. {scale}A new batch size or text length is compiled once.
 
 The functions were serialised by jax {jax} for {platforms}. jax guarantees that they run with versions that are up to 6
 months newer, or 3 weeks older. Keep the bundle, and export it again for later versions. On accelerators, jax's default
-precision of float32 products applies: bfloat16 on TPUs, TF32 on some GPUs.
+precision of float32 products applies, as in jclip: bfloat16 on TPUs, TF32 on some GPUs.
 """
-_ROWS = "| `{0}.stablehlo`, `{0}.safetensors` | function of the {0} tower, and its weights |"
-_CALLS = {
-    "image": 'images_nd = model["image"](images)  # uint8 (n, {size}, {size}, 3)',
-    "text": 'texts_nd = model["text"](ids)  # int32 (n, l)',
+_ROWS = {
+    "image": "| `image.stablehlo`, `image.safetensors` | function of the image tower, and its weights |\n"
+    "| `preprocessing.json` | steps from an image file to the image tower's input |",
+    "text": "| `text.stablehlo`, `text.safetensors` | function of the text tower, and its weights |",
 }
+_CALLS = {
+    "image": 'images_nd = model["image"](pixels_of(folder, ["cat.jpg"]))  # needs Pillow',
+    "text": 'texts_nd = model["text"](ids_of(folder, ["a cat", "一只猫"]))  # needs tokenizers',
+}
+_NAMES = {"image": "pixels_of", "text": "ids_of"}
 _INPUTS = {
-    "image": "Images are RGB, 0 to 255, resized to {size} x {size} pixels; the function normalises them.",
-    "text": "Ids are those of the tokenizer, begin and end tokens included, {shortest} to {longest} to a text. Shorter "
-    "texts of a batch are padded with id {pad}.",
+    "image": "The image tower reads RGB images, uint8 (n, {size}, {size}, 3), and normalises them itself.",
+    "text": "The text tower reads token ids, int32 (n, l) with l from {shortest} to {longest}, begin and end tokens "
+    "included. Shorter texts of a batch are padded with id {pad}.",
 }
 
 
@@ -59,8 +67,9 @@ def readme(model: Model, facts: dict[str, Any]) -> str:
     return _TEXT.format(
         name=shown(model.name),
         identity=model.identity,
-        files="\n".join(_ROWS.format(tower) for tower in towers),
-        calls="\n".join(_CALLS[tower].format(**numbers) for tower in towers),
+        files="\n".join(_ROWS[tower] for tower in towers),
+        names=", ".join(sorted(["load", *(_NAMES[tower] for tower in towers)])),
+        calls="\n".join(_CALLS[tower] for tower in towers),
         inputs="\n\n".join(_INPUTS[tower].format(**numbers) for tower in towers),
         width=model.embed_dim,
         scale=scale if "image" in towers else "",

@@ -3,15 +3,16 @@
     image.stablehlo, text.stablehlo       functions of (weights, inputs), serialised by `jax.export`
     image.safetensors, text.safetensors   their weights: {name: float32 array}
     examples.safetensors                  inputs, and the features that jclip computes for them
+    tokenizer.json, preprocessing.json    see `jclip.export.beside`
     run.py, README.md                     loader without jclip, and its description
 
-Axes: b batch, h height, w width, c colours, l tokens, d embedding.
+Axes: b batch, h height, w width, c colours, l tokens, d features.
 """
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,16 +21,17 @@ from jax import export
 
 from jclip import rules
 from jclip.bundle import Bundle
+from jclip.encoding import image_encoder, text_encoder
 from jclip.errors import JclipError
+from jclip.export.beside import write_beside
 from jclip.export.formats import Say
 from jclip.export.stablehlo import run
 from jclip.export.stablehlo.readme import readme
-from jclip.images.preprocess import Preprocessing, normalise
+from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
 from jclip.io.safetensors import write_safetensors
 from jclip.io.tensors import Lazy
-from jclip.losses.normalise import l2_normalised
-from jclip.models.build import build_model, variables_of
+from jclip.models.build import variables_of
 from jclip.models.compute import Compute
 from jclip.tokenizers.text import pad
 
@@ -38,14 +40,12 @@ TOLERANCE = 1e-5
 """Maximum difference of a feature's element from jclip's; 1e-7 is usual, and ill-conditioned weights give more."""
 SHORTEST = 2
 """Minimum number of tokens of a text: the tokens of its begin and end."""
-
-_IMAGES = 3
 SENTENCES = ("", "a", "一只狗在雪地里跑", "a dog runs in the snow, 狗在雪地里跑")
 
+_IMAGES = 3
 _PORTABLE = Compute(attention="xla")  # cuDNN's kernel would tie a function to NVIDIA's GPUs
 
 Weights = dict[str, np.ndarray]
-Function = Callable[[dict[str, jax.Array], jax.Array], jax.Array]
 
 
 def write_files(model: Model, folder: Path, say: Say) -> dict[str, Any]:
@@ -55,29 +55,33 @@ def write_files(model: Model, folder: Path, say: Say) -> dict[str, Any]:
     than the model.
     """
     bundle = model.bundle
-    towers = [tower for tower in ("image", "text") if tower in bundle.params]
+    towers = [str(tower) for tower in bundle.config.towers if tower in bundle.params]
+    if not towers:
+        raise JclipError(f"{model.name} has no parameters, because it is an export: give the bundle that it is from")
     for tower in towers:
         say(f"exporting the {tower} tower")
         weights = weights_of(bundle, tower)
         write_safetensors(folder / f"{tower}{run.WEIGHTS}", weights)
-        (folder / f"{tower}{run.FUNCTION}").write_bytes(_serialised(bundle, tower, weights))
+        (folder / f"{tower}{run.FUNCTION}").write_bytes(serialised(bundle, tower, weights))
+    say("writing the tokenizer and the preprocessing")
+    write_beside(bundle, folder)
     shutil.copyfile(run.__file__, folder / "run.py")
     examples = _examples(model, towers)
     write_safetensors(folder / run.EXAMPLES, examples)
     difference = {}
     for tower in towers:
-        say(f"comparing the {tower} tower")
+        say(f"comparing the {tower} tower with the model")
         difference[tower] = _difference(folder, tower, examples)
-    facts: dict[str, Any] = {
+    own: dict[str, Any] = {
         "jax": jax.__version__,
         "platforms": list(PLATFORMS),
         "towers": towers,
         "tokens": [SHORTEST, bundle.config.text.longest],
-        "texts": list(SENTENCES),
-        "difference": difference,
+        "example_texts": list(SENTENCES),
+        "largest_difference": difference,
     }
-    (folder / "README.md").write_text(readme(model, facts), encoding="utf-8")
-    return facts
+    (folder / "README.md").write_text(readme(model, own), encoding="utf-8")
+    return own
 
 
 def weights_of(bundle: Bundle, tower: str) -> Weights:
@@ -89,55 +93,55 @@ def weights_of(bundle: Bundle, tower: str) -> Weights:
     }
 
 
-def _serialised(bundle: Bundle, tower: str, weights: Weights) -> bytes:
-    """Returns a tower as an exported function of weights and inputs; raises JclipError if its shapes are fixed."""
-    function, inputs = _image_function(bundle) if tower == "image" else _text_function(bundle)
+def serialised(bundle: Bundle, tower: str, weights: Weights) -> bytes:
+    """Returns a tower as an exported function of weights and inputs, with features (b, d), L2-normalised.
+
+    Inputs are uint8 images (b, h, w, 3), or token ids int32 (b, l). Raises JclipError if the tower computes with the
+    batch's size in Python.
+    """
+    inputs, encode = _inputs(bundle, tower), text_encoder(bundle.config, _PORTABLE)
+    if tower == "image":
+        encode = image_encoder(bundle.config, _preprocessing(bundle), _PORTABLE)
+
+    def features(weights: dict[str, jax.Array], inputs: jax.Array) -> Any:
+        return encode(rules.tree_from_paths(weights), inputs)
+
     shapes = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for name, leaf in weights.items()}
     try:
-        return bytes(export.export(jax.jit(function), platforms=PLATFORMS)(shapes, inputs).serialize())
+        return bytes(export.export(jax.jit(features), platforms=PLATFORMS)(shapes, inputs).serialize())
     except (jax.errors.InconclusiveDimensionOperation, TypeError) as error:
-        kind, why = type(getattr(bundle.config, tower)).__name__, str(error).partition("\n")[0]
+        kind, why = type(bundle.config.towers[tower]).__name__, str(error).partition("\n")[0]
         raise JclipError(
             f"{tower} tower: {kind} cannot be exported for every batch size and text length ({why}): do not compute "
             "or compare with them in Python"
         ) from None
 
 
-def _image_function(bundle: Bundle) -> tuple[Function, jax.ShapeDtypeStruct]:
-    """Returns the function of weights and uint8 images (b, h, w, 3), and the shape of its images."""
-    model, preprocessing = build_model(bundle.config, _PORTABLE), cast(Preprocessing, bundle.preprocessing)
-
-    def image(weights: dict[str, jax.Array], images_bhwc: jax.Array) -> jax.Array:
-        inputs = normalise(preprocessing, images_bhwc)
-        image_bd: Any = model.apply(rules.tree_from_paths(weights), inputs, method="encode_image")
-        return l2_normalised(image_bd)
-
-    (batch,) = export.symbolic_shape("b")
-    return image, jax.ShapeDtypeStruct((batch, preprocessing.size, preprocessing.size, 3), jnp.uint8)
-
-
-def _text_function(bundle: Bundle) -> tuple[Function, jax.ShapeDtypeStruct]:
-    """Returns the function of weights and token ids (b, l), and the shape of its ids."""
-    model = build_model(bundle.config, _PORTABLE)
-
-    def text(weights: dict[str, jax.Array], ids_bl: jax.Array) -> jax.Array:
-        text_bd: Any = model.apply(rules.tree_from_paths(weights), ids_bl, method="encode_text")
-        return l2_normalised(text_bd)
-
+def _inputs(bundle: Bundle, tower: str) -> jax.ShapeDtypeStruct:
+    """Returns the shape of a tower's inputs, with symbols for the batch size and the text's length."""
+    if tower == "image":
+        size = _preprocessing(bundle).size
+        return jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {size}, {size}, 3"), jnp.uint8)
     limits = (f"l >= {SHORTEST}", f"l <= {bundle.config.text.longest}")
-    return text, jax.ShapeDtypeStruct(export.symbolic_shape("b, l", constraints=limits), jnp.int32)
+    return jax.ShapeDtypeStruct(export.symbolic_shape("b, l", constraints=limits), jnp.int32)
+
+
+def _preprocessing(bundle: Bundle) -> Preprocessing:
+    assert bundle.preprocessing is not None  # because the model has an image tower
+    return bundle.preprocessing
 
 
 def _examples(model: Model, towers: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns inputs of each tower and the model's features: {"text/inputs": …, "text/features": …}."""
     bundle, found = model.bundle, {}
     if "image" in towers:
-        size = cast(Preprocessing, bundle.preprocessing).size
+        size = _preprocessing(bundle).size
         found["image/inputs"] = np.random.default_rng(0).integers(0, 256, (_IMAGES, size, size, 3), np.uint8)
         found["image/features"] = model.encode_image(found["image/inputs"])
-    encoded = bundle.tokenizer.encode(SENTENCES, bundle.context_length)
-    found["text/inputs"] = pad(encoded, max(map(len, encoded)), bundle.tokenizer.pad_id)
-    found["text/features"] = model.encode_text(SENTENCES)
+    if "text" in towers:
+        encoded = bundle.tokenizer.encode(SENTENCES, bundle.context_length)
+        found["text/inputs"] = pad(encoded, max(map(len, encoded)), bundle.tokenizer.pad_id)
+        found["text/features"] = model.encode_text(SENTENCES)
     return found
 
 
