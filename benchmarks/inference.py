@@ -10,8 +10,10 @@ contender's time in the same round; the table has the median and the extremes. E
 than 1.5 times as fast as the best of theirs in float32, or less than 3 times with int8, for any batch.
 
 Weights are random: the arithmetic is the same as with published ones. Contenders that are not installed are left out.
-jimm (`pip install jax-image-models`) requires a version of typeguard with which tyro fails, so it needs an environment
-of its own, with jclip: `--jimm OTHER/bin/python`.
+jimm needs another version of typeguard than tyro, so it is installed into a folder of its own:
+
+    pip install --no-deps --target FOLDER jax-image-models tokamax jaxtyping einshape qwix wadler-lindig "typeguard<3"
+    python -m benchmarks.inference --jimm FOLDER
 """
 
 import contextlib
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -49,7 +51,8 @@ class Options:
       towers: towers.
       rounds: number of turns of each contender.
       threads: processors that each contender may use.
-      jimm: interpreter of the environment with jimm; by default jimm is left out.
+      cpu: measure processor seconds instead of time. With one thread they depend little on what else runs.
+      jimm: folder in which jimm is installed; by default jimm is left out.
       without: names of contenders to leave out.
       keep: folder for the models, which a later run reuses; by default they are removed.
     """
@@ -57,8 +60,9 @@ class Options:
     models: tuple[str, ...] = ("chinese-clip-vit-b-16", "clip-vit-b-16")
     batches: tuple[int, ...] = (1, 8, 32)
     towers: tuple[Literal["image", "text"], ...] = ("image", "text")
-    rounds: int = 5
+    rounds: int = 3
     threads: int = 2
+    cpu: bool = False
     jimm: Path | None = None
     without: tuple[str, ...] = ()
     keep: Path | None = None
@@ -165,8 +169,8 @@ def _processes(contenders: Sequence[Contender], folder: Path, options: Options) 
     try:
         for each in contenders:
             ends[each.name], theirs = spawn.Pipe()
-            spawn.set_executable(str(options.jimm) if each.apart else sys.executable)
-            spawn.Process(target=_serve, args=(theirs, each, folder, options.threads)).start()
+            packages = options.jimm if each.apart else None
+            spawn.Process(target=_serve, args=(theirs, each, folder, options, packages)).start()
             theirs.close()  # so that recv raises if the contender dies
             ends[each.name].recv()
         yield ends
@@ -177,10 +181,16 @@ def _processes(contenders: Sequence[Contender], folder: Path, options: Options) 
             process.join()
 
 
-def _serve(asked: Connection, contender: Contender, folder: Path, threads: int) -> None:
-    """Runs a contender: a batch is answered by its features, and "go" by the seconds of a call."""
-    use_threads(threads)
-    opened = contender.open(folder, threads)
+def _serve(asked: Connection, contender: Contender, folder: Path, options: Options, packages: Path | None) -> None:
+    """Runs a contender: a batch is answered by its features, and "go" by the seconds of a call.
+
+    `packages` is a folder of packages that it needs instead of the installed ones.
+    """
+    if packages is not None:
+        sys.path.insert(0, str(packages))
+    use_threads(options.threads)
+    clock = time.process_time if options.cpu else time.perf_counter
+    opened = contender.open(folder, options.threads)
     asked.send("open")
     with contextlib.suppress(EOFError):
         while True:
@@ -190,18 +200,18 @@ def _serve(asked: Connection, contender: Contender, folder: Path, threads: int) 
                 compute = getattr(opened, tower)(batch)
                 asked.send(compute())
                 continue
-            seconds = _seconds(compute, 1)  # wakes threads and caches; a long call need not be repeated
+            seconds = _seconds(compute, clock, 1)  # wakes threads and caches; a long call need not be repeated
             if seconds < _SHORTEST_TURN:
-                seconds = _seconds(compute, min(_MOST_CALLS, 1 + int(_SHORTEST_TURN / seconds)))
+                seconds = _seconds(compute, clock, min(_MOST_CALLS, 1 + int(_SHORTEST_TURN / seconds)))
             asked.send(seconds)
 
 
-def _seconds(compute: Batch, calls: int) -> float:
-    """Returns the mean time of a call."""
-    begin = time.perf_counter()
+def _seconds(compute: Batch, clock: Callable[[], float], calls: int) -> float:
+    """Returns the mean seconds of a call."""
+    begin = clock()
     for _ in range(calls):
         compute()
-    return (time.perf_counter() - begin) / calls
+    return (clock() - begin) / calls
 
 
 def _apart(function: Any, *arguments: Any) -> None:
