@@ -130,7 +130,11 @@ def _rows(own: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _rows(value, f"{before}{name} ")
         else:
-            rows.append(
-                (f"{before}{name}".replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
-            )
+            rows.append((f"{before}{name}".replace("_", " "), _shown(value)))
     return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -40,7 +40,7 @@ def write_files(
     writers = {name: writer_of(tower, name) for name, tower in towers.items()}
     if options.with_preprocessing and bundle.preprocessing is None:
         raise JclipError("--with-preprocessing: this model has no image tower: omit it")
-    described, checked = {}, {}
+    described, checked, batches = {}, {}, {}
     for name, writer in writers.items():
         say(f"writing the {name} tower")
         graph, described[name] = _SIDES[name](bundle, writer, options.with_preprocessing)
@@ -49,12 +49,14 @@ def write_files(
         )
         del graph
         say(f"comparing the {name} tower with the model")
-        checked[name] = _CHECKS[name](model, folder / file_name(name))
+        checked[name], batches[name] = _CHECKS[name](model, folder / file_name(name))
     say("writing the tokenizer and the preprocessing")
     write_beside(bundle, folder)
     own = {"opset": OPSET, "towers": described, "largest_difference": checked}
     if options.int8:
-        own["int8"] = quantise(folder, record_of(model, "onnx", own), options, say)
+        own["int8"] = quantise(folder, record_of(model, "onnx", own), batches, options, say)
+        for name, entry in described.items():
+            entry["files"] = [file_name(name)]
     write_readme(folder, record_of(model, "onnx", own))
     return own
 
@@ -102,8 +104,8 @@ _SIDES: dict[str, Callable[[Bundle, Writer, bool], tuple[Graph, dict[str, Any]]]
 }
 
 
-def _check_images(model: Model, file: Path) -> float:
-    """Returns the largest difference from the model on images, in batches of 3, 2 and 1."""
+def _check_images(model: Model, file: Path) -> tuple[float, np.ndarray]:
+    """Returns the largest difference from the model on images, in batches of 3, 2 and 1; and the batch of 3."""
     preprocessing, tower = model.bundle.preprocessing, Tower(file)
     assert preprocessing is not None
     size, draw = preprocessing.size, np.random.default_rng(0)
@@ -111,11 +113,11 @@ def _check_images(model: Model, file: Path) -> float:
     images_bhwc[1:] = images_bhwc[1:].mean(axis=(1, 2), keepdims=True) / 2 + images_bhwc[1:] / 4
     wanted_bd = model.encode_image(images_bhwc)
     batch = images_bhwc if tower.reads_uint8 else pixel_values(preprocessing, images_bhwc)
-    return _largest(file, wanted_bd, tower(batch), np.concatenate([tower(batch[:2]), tower(batch[2:])]))
+    return _largest(file, wanted_bd, tower(batch), np.concatenate([tower(batch[:2]), tower(batch[2:])])), batch
 
 
-def _check_texts(model: Model, file: Path) -> float:
-    """Returns the largest difference from the model on random ids of several lengths, as a batch and one by one."""
+def _check_texts(model: Model, file: Path) -> tuple[float, np.ndarray]:
+    """Returns the largest difference from the model on a batch of random ids, padded and one by one; and the batch."""
     bundle, tower = model.bundle, Tower(file)
     longest, draw = bundle.context_length, np.random.default_rng(0)
     begin, *_, end = bundle.tokenizer.encode([""], longest)[0]
@@ -129,10 +131,10 @@ def _check_texts(model: Model, file: Path) -> float:
     wanted_bd = wanted_bd / np.linalg.norm(wanted_bd, axis=1, keepdims=True)
     ids_bl = ids_bl.astype(np.int64)
     alone = [tower(row[None, :length]) for row, length in zip(ids_bl, lengths, strict=True)]
-    return _largest(file, wanted_bd, tower(ids_bl), np.concatenate(alone))
+    return _largest(file, wanted_bd, tower(ids_bl), np.concatenate(alone)), ids_bl
 
 
-_CHECKS: dict[str, Callable[[Model, Path], float]] = {"image": _check_images, "text": _check_texts}
+_CHECKS: dict[str, Callable[[Model, Path], tuple[float, np.ndarray]]] = {"image": _check_images, "text": _check_texts}
 
 
 def _largest(file: Path, wanted_bd: np.ndarray, *found: np.ndarray) -> float:
