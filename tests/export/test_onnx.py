@@ -9,7 +9,15 @@ from jclip.export.onnx_model import load_onnx
 from tests.export import small_models
 from tests.export.small_models import CONTEXT, FAMILIES
 
-TEXTS = ["red apple 1", "green", "red apple 12 blue house 3 4 5 6 7 8 9 10", "", "红色苹果 7", "yellow bicycle 5", "a b"]
+TEXTS = [
+    "red apple 1",
+    "green",
+    "red apple 12 blue house 3 4 5 6 7 8 9 10",
+    "",
+    "红色苹果 7",
+    "yellow bicycle 5",
+    "a b",
+]
 
 
 @pytest.fixture(scope="module")
