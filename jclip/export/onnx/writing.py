@@ -5,7 +5,7 @@ Axes: b batch, h height, w width, c channels, l tokens, d features.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -67,38 +67,40 @@ def write_files(
 
 
 def _image_graph(bundle: Bundle, writer: Writer, with_preprocessing: bool) -> tuple[Graph, dict[str, Any]]:
-    preprocessing, graph = bundle.preprocessing, Graph()
+    preprocessing = bundle.preprocessing
     assert preprocessing is not None  # the model has an image tower
     size = preprocessing.size
     if with_preprocessing:
-        shape: tuple[int | str, ...] = ("batch", "height", "width", 3)
-        name, dtype = "images", np.dtype(np.uint8)
-        images = graph.input(name, dtype, shape)
-        images = normalised(graph, preprocessing, resized(graph, preprocessing, images))
+        takes = _Input("images", np.uint8, ("batch", "height", "width", 3))
     else:
-        shape, name, dtype = ("batch", 3, size, size), "pixel_values", np.dtype(np.float32)
-        images = graph.input(name, dtype, shape)
-    return graph, _finish(graph, "image", bundle, writer, images, (name, dtype, shape))
+        takes = _Input("pixel_values", np.float32, ("batch", 3, size, size))
+    graph = Graph()
+    images = graph.input(*takes)
+    if with_preprocessing:
+        images = normalised(graph, preprocessing, resized(graph, preprocessing, images))
+    return graph, _finish(graph, "image", bundle, writer, images, takes)
 
 
 def _text_graph(bundle: Bundle, writer: Writer, with_preprocessing: bool) -> tuple[Graph, dict[str, Any]]:
     del with_preprocessing
-    graph, shape = Graph(), ("batch", "length")
-    ids = graph.input("input_ids", np.int64, shape)
-    return graph, _finish(graph, "text", bundle, writer, ids, ("input_ids", np.dtype(np.int64), shape))
+    graph, takes = Graph(), _Input("input_ids", np.int64, ("batch", "length"))
+    return graph, _finish(graph, "text", bundle, writer, graph.input(*takes), takes)
 
 
-def _finish(
-    graph: Graph, name: str, bundle: Bundle, writer: Writer, inputs: Value, described: tuple[str, np.dtype, Any]
-) -> dict[str, Any]:
+class _Input(NamedTuple):
+    name: str
+    dtype: type
+    shape: tuple[int | str, ...]
+
+
+def _finish(graph: Graph, name: str, bundle: Bundle, writer: Writer, inputs: Value, takes: _Input) -> dict[str, Any]:
     """Adds the tower and its output; returns the names, dtypes and shapes of input and output."""
     variables = {"params": bundle.params[name], "batch_stats": bundle.stats.get(name, {})}
     features_bd = l2_normalised(graph, writer(graph, bundle.config.towers[name], variables, inputs, bundle.config))
     output, shape = f"{name}_embeds", ("batch", bundle.config.embed_dim)
     graph.output(output, features_bd, np.float32, shape)
-    (input_name, dtype, input_shape) = described
     return {
-        "input": {"name": input_name, "dtype": str(dtype), "shape": list(input_shape)},
+        "input": {"name": takes.name, "dtype": np.dtype(takes.dtype).name, "shape": list(takes.shape)},
         "output": {"name": output, "dtype": "float32", "shape": list(shape)},
     }
 
