@@ -204,7 +204,10 @@ def save(model: Model | Bundle, folder: str | Path) -> None:
     An older bundle in the same folder is replaced only when the new one is complete. Raises JclipError if the parts do
     not fit together, the folder cannot be written, or the disk is full.
     """
-    save_bundle(model.bundle if isinstance(model, Model) else model, Path(folder))
+    bundle = model.bundle if isinstance(model, Model) else model
+    if not bundle.params:
+        raise JclipError("an export has no parameters, so it cannot be saved as a bundle: save its source")
+    save_bundle(bundle, Path(folder))
 
 
 def _placed(leaves: Any, dtype: Any) -> Any:

@@ -46,8 +46,8 @@ def load(
     by default on Linux before Python 3.14: use `multiprocessing.get_context("spawn")`. A model can be pickled.
 
     Args:
-      source: a bundle's folder; an ONNX export of one; a file or folder that `jclip convert` reads; or hf://ORG/NAME with an optional
-        @REVISION.
+      source: a bundle's folder, or that of an ONNX export; a file or folder that `jclip convert` reads; or
+        hf://ORG/NAME with an optional @REVISION.
       tower: "image" or "text" to load one tower, in the memory of one: the parameters of the other are not read.
       dtype: "bfloat16" halves the memory of the parameters, and is faster on hardware that supports it. Features stay
         float32.

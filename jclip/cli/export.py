@@ -78,12 +78,15 @@ def main(arguments: Sequence[str]) -> int:
     from jclip import loading
     from jclip.export.exporting import check_options, export
     from jclip.export.formats import ExportOptions, format_named
+    from jclip.export.record import is_export
 
     form = format_named(options.format)
     console = Console(stderr=True, quiet=options.json)
     gate = None if options.gate is None else _Gate(options.gate, options.protocol, options.split)
     choices = ExportOptions(options.with_preprocessing, options.int8, gate, options.max_loss)
     check_options(form, choices)
+    if is_export(Path(options.bundle)):
+        raise JclipError(f"{options.bundle} is an export already: export its bundle")
     with console.working("reading") as say:
         record = export(loading.load(options.bundle), options.destination, form, choices, say)
     if options.json:
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         table = facts(f"{options.destination}: {form.what}")
         for name, value in _rows(record.own):
             table.add_row(text(name), text(value, longest=None))
-        console.print(table)
+        Console().print(table)
     return 0
 
 
@@ -130,7 +133,11 @@ def _rows(own: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += _rows(value, f"{before}{name} ")
         else:
-            rows.append(
-                (f"{before}{name}".replace("_", " "), f"{value:.3g}" if isinstance(value, float) else str(value))
-            )
+            rows.append((f"{before}{name}".replace("_", " "), _shown(value)))
     return rows
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

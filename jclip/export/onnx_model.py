@@ -42,9 +42,8 @@ class OnnxModel(Model):
 
     def __init__(self, folder: Path, record: Record, batch_size: int = 256, *, tower: TowerName | None = None):
         if record.format != "onnx":
-            raise JclipError(
-                f"{folder} is a {shown(record.format)} export, and only ONNX exports can be run: export it"
-            )
+            kind = shown(record.format)
+            raise JclipError(f"{folder} is an export as {kind}, which jclip does not run: load its bundle")
         towers = record.config.towers
         if tower not in (None, *towers):
             raise JclipError(f"tower is {tower!r}, but this export has {' and '.join(towers)}: give one, or None")
@@ -128,6 +127,8 @@ class Tower:
             (features_bd,) = self._session.run(None, {self._input: batch})
         except Exception as error:
             raise _damaged(self._file, error) from None
+        if features_bd.ndim != 2 or len(features_bd) != len(batch) or features_bd.dtype != np.float32:
+            raise _damaged(self._file, f"it gives {features_bd.dtype} {features_bd.shape}, which are not features")
         return np.asarray(features_bd)
 
 

@@ -75,19 +75,18 @@ def _lower_case() -> Sequence[normalizers.Normalizer]:
     return normalizers.Replace(Regex(_FINAL_SIGMA), "ς"), normalizers.Lowercase()
 
 
+@cache
 def _of_category(*names: str) -> str:
     return _characters(lambda letter: unicodedata.category(letter) in names)
 
 
-@cache
-def _letters() -> str:
-    return "".join(map(chr, (*range(0xD800), *range(0xE000, sys.maxunicode + 1))))  # no surrogates
-
-
+@cache  # a second
 def _characters(fits: Callable[[str], bool]) -> str:
     """Returns the inside of a regular expression's brackets for all characters that fit."""
     ranges: list[tuple[int, int]] = []
-    for point in (ord(letter) for letter in _letters() if fits(letter)):
+    for point in (*range(0xD800), *range(0xE000, sys.maxunicode + 1)):  # no surrogates
+        if not fits(chr(point)):
+            continue
         follows = ranges and ranges[-1][1] == point - 1
         if follows:
             ranges[-1] = (ranges[-1][0], point)
