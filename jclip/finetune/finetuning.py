@@ -23,7 +23,7 @@ from jclip.finetune.facts import read_data, read_machine, read_model
 from jclip.finetune.writing import VALID, configuration
 from jclip.io.files import whole_file
 from jclip.io.json_files import entry, read_object
-from jclip.loading import load
+from jclip.loading import absolute, load, local_bundle, pinned
 from jclip.plain import as_json
 from jclip.running import run as train
 from jclip.train.identity import OtherConfiguration
@@ -39,7 +39,7 @@ class Request:
     """A fine-tuning: a model, data and wishes.
 
     Attributes:
-      bundle: folder of the model to start from.
+      bundle: model to start from, a source of `jclip.load`.
       data: a table, a folder of images, or an imported folder.
       out: output folder.
       validation: images held out if the data have no split "valid": a share such as "10%", or a number.
@@ -49,7 +49,7 @@ class Request:
       seed: seed of the data order, the augmentation and dropout, >= 0.
     """
 
-    bundle: Path
+    bundle: str
     data: Path
     out: Path
     validation: str = "10%"
@@ -71,7 +71,7 @@ class Request:
         if self.reading.splits is not None:
             reading["splits"] = list(self.reading.splits)  # JSON has no tuples
         return {
-            "bundle": str(self.bundle.resolve()),
+            "bundle": absolute(self.bundle),
             "data": str(self.data.resolve()),
             "validation": self.validation,
             **reading,
@@ -158,10 +158,11 @@ def run(planned: Planned, console: Console) -> results.FinetuneOutcome | Stopped
         ) from None
     if not ended.finished:
         return Stopped(ended.position.total, ended.signal)
+    start = local_bundle(request.bundle)
     with console.working("comparing with the starting model"):
         splits = [VALID, *(["test"] if "test" in open_folder(planned.data).info.splits else [])]
         trained = results.trained_bundle(workdir, ended.bundles)
-        found, sections = results.settle(request.bundle, trained, planned.data, splits, request.out)
+        found, sections = results.settle(start, trained, planned.data, splits, request.out)
         journal = read_journal(workdir / "metrics.jsonl")
         results.write_report(request.out, found, journal, planned.table, sections)
     _write_note(request.out, {**planned.note, "finished": digest})
@@ -172,7 +173,7 @@ def _open_note(request: Request) -> dict[str, Any]:
     """Reads the output folder's note, or creates both. Raises JclipError if the folder is not this request's."""
     file, out = request.out / NOTE, request.out
     if not file.is_file():
-        open_bundle(request.bundle)  # checked before the output folder is created
+        open_bundle(local_bundle(request.bundle))  # checked before the output folder is created
         HeldOut.read(request.validation)
         if not request.data.exists():
             raise JclipError(f"{request.data} does not exist: name a table, a folder of images, or an imported folder")
@@ -197,6 +198,7 @@ def _open_note(request: Request) -> dict[str, Any]:
 
 def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[str, Any]:
     """Imports the data, chooses, and writes the configuration; returns the note with the choices."""
+    start, name = local_bundle(request.bundle), pinned(request.bundle)
     with console.working("reading the data") as say:
         folder = import_pairs(
             request.data,
@@ -208,20 +210,21 @@ def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[st
         )
         for line in describe_folder(folder):
             console.tell(line)
-        bundle = open_bundle(request.bundle)
+        bundle = open_bundle(start)
         data, model = read_data(folder, bundle.tokenizer, bundle.context_length), read_model(bundle)
         say("scoring the starting model")
         tasks, main = results.validation_tasks(folder)
-        start = results.measure(load(request.bundle), tasks[main])
+        measured = results.measure(load(start), tasks[main])
         say("timing this machine")
         machine = read_machine()
-    chosen = choose(data, model, machine, start, request.wishes)
+    chosen = choose(data, model, machine, measured, request.wishes)
     text = configuration(
         chosen,
         data,
         model,
         machine,
-        bundle=request.bundle,
+        bundle=name,
+        converted=name != str(start.resolve()),
         folder=folder,
         here=request.out,
         seed=request.seed,

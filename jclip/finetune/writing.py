@@ -20,7 +20,8 @@ def configuration(
     model: ModelFacts,
     machine: Machine,
     *,
-    bundle: Path,
+    bundle: str,
+    converted: bool,
     folder: Path,
     here: Path,
     seed: int,
@@ -28,8 +29,8 @@ def configuration(
 ) -> str:
     """Returns the text of finetune.py, which is written into folder `here`.
 
-    The run starts from `bundle`. If the data's `folder` is inside `here`, its path is relative. `headline` is the name
-    of the figure that selects the best checkpoint.
+    The run starts from `bundle`, or from its conversion in the cache if it is `converted`. If the data's `folder` is
+    inside `here`, its path is relative. `headline` is the name of the figure that selects the best checkpoint.
     """
     why = {choice.name: choice for choice in plan.table}
     total = sum(stage.steps(data.pairs, plan.batch_size) for stage in plan.stages)
@@ -50,10 +51,10 @@ run it in another folder:
 
 from pathlib import Path
 
-{_imports(stages)}
+{_imports(stages, converted)}
 
 HERE = Path(__file__).resolve().parent
-START = {_quoted(bundle.resolve())}
+START = {f"str(local_bundle({_quoted(bundle)}))  # converted, in the cache" if converted else _quoted(bundle)}
 DATA = {place}
 
 
@@ -87,14 +88,15 @@ _MODULES = {
 }
 
 
-def _imports(stages: str) -> str:
-    """Returns the import lines that the stages need."""
+def _imports(stages: str, converted: bool) -> str:
+    """Returns the import lines that the stages and the starting model need."""
     used = [f"from {module} import {name}" for name, module in _MODULES.items() if re.search(rf"\b{name}\(", stages)]
     always = "from jclip.train import Budget, Contrastive, Optimizer, Retrieval, Run, Stage"
-    return "\n".join(["from jclip.bundle import open_bundle", *used, always])
+    loading = ["from jclip.loading import local_bundle"] if converted else []
+    return "\n".join(["from jclip.bundle import open_bundle", *used, *loading, always])
 
 
-def _quoted(path: Path) -> str:
+def _quoted(path: Path | str) -> str:
     """Returns a path as a Python string, in double quotes if it needs no escapes."""
     text = str(path)
     return f'"{text}"' if text.isprintable() and not set(text) & set('"\\') else repr(text)

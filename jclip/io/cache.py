@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from jclip.errors import JclipError
-from jclip.io.files import whole_file
+from jclip.io.files import remove_folder, whole_file
 from jclip.io.json_files import read_object
 
 VARIABLE = "JCLIP_CACHE"
@@ -78,6 +78,13 @@ def remember(kind: str, place: Path | str, stamp: str, digest: str) -> None:
     """
     with suppress(JclipError, OSError), whole_file(_note(kind, place), replace=True) as partial:
         partial.write_text(json.dumps({"stamp": stamp, "digest": digest}), encoding="utf-8")
+
+
+def clear_digests() -> None:
+    """Removes all digests."""
+    folder = cache_folder() / _DIGESTS
+    if folder.is_dir():
+        remove_folder(folder)
 
 
 def _note(kind: str, place: Path | str) -> Path:

@@ -50,14 +50,10 @@ class Entry:
         return self.folder / CONTENT
 
     @property
-    def bytes(self) -> int:
-        """Size in bytes of all files."""
-        return size_of(self.folder)
-
-    @property
     def last_used(self) -> float:
         """Time of the last use, in seconds since the epoch."""
-        return (self.folder / _RECORD).stat().st_mtime
+        record = self.folder / _RECORD
+        return (record if record.exists() else self.folder).stat().st_mtime
 
 
 def place_of(name: str) -> Path:
@@ -139,15 +135,6 @@ def clear_leftovers() -> None:
     recover_all(cache_folder() / _MODELS)
 
 
-def size_of(folder: Path) -> int:
-    """Returns the bytes of all files in a folder, at any depth."""
-    total = 0
-    for file in folder.rglob("*"):
-        with suppress(OSError):  # another process has removed it
-            total += 0 if file.is_dir() else file.stat().st_size
-    return total
-
-
 def _lock_file(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
@@ -156,6 +143,7 @@ def _lock_file(folder: Path) -> Path:
 def _making(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
     """Holds the lock of an entry that is being made, within the block."""
     file = _lock_file(folder)
+    file.parent.mkdir(parents=True, exist_ok=True)
     lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         if fcntl is not None:

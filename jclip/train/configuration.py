@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from jclip.images.preprocess import Preprocessing
-from jclip.marks import Folder, Free
+from jclip.marks import BundleFolder, Folder, Free
 from jclip.models.compute import Implementation, Remat
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.parallel.mesh import MeshShape
@@ -39,8 +39,8 @@ class Run:
       tokenizer: folder of the text tower's tokenizer.
       preprocessing: preprocessing of images; saved with the weights.
       stages: stages in order; names must differ.
-      starts_from: ordered (path regex, bundle folder): sources of the initial parameters; "" for random ones. The first
-        match wins and every parameter must be matched.
+      starts_from: ordered (path regex, bundle): sources of the initial parameters, as for `jclip.load`; "" for random
+        ones. The first match wins and every parameter must be matched.
       seed: seed of the initialisation, the data order, augmentation and dropout.
       dtype: dtype of the towers' computation; parameters and losses are float32.
       remat: activations that the backward pass recomputes: "none"; "dots": those that are cheap (norms, activation
@@ -65,7 +65,7 @@ class Run:
     tokenizer: Folder
     preprocessing: Preprocessing
     stages: tuple[Stage, ...]
-    starts_from: tuple[tuple[str, Folder], ...] = ((r".*", ""),)
+    starts_from: tuple[tuple[str, BundleFolder], ...] = ((r".*", ""),)
     seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: Free[Remat] = "none"

@@ -95,6 +95,8 @@ ERRORS = [
     ["eval", "compare", TEXT, TEXT],
     ["eval", "predictions", TEXT, TEXT],
     ["eval", "benchmark", TEXT],
+    ["cache", TEXT],
+    ["cache", "clear", TEXT],
 ]
 
 

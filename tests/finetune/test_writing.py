@@ -10,15 +10,16 @@ from jclip.finetune.choices import Wishes, choose
 from jclip.finetune.writing import configuration
 from jclip.train.checks import check
 from tests.cli.small_bundle import write_bundle
+from tests.conversion import broken
 from tests.finetune.test_choices import B16, DEMO, EIGHT, FEW, GOOD, LAPTOP, MUGE, POOR
 
 
-def written(place, data, model, machine, start, wishes=Wishes(), bundle=None):  # noqa: B008 (frozen)
-    bundle = bundle or write_bundle(place / "start")
+def written(place, data, model, machine, start, wishes=Wishes(), bundle=None, converted=False):  # noqa: B008 (frozen)
+    bundle = bundle or str(write_bundle(place / "start"))
     plan = choose(data, model, machine, start, wishes)
     text = configuration(
-        plan, data, model, machine, bundle=bundle, folder=place / "out" / "data", here=place / "out", seed=3,
-        headline="valid/mean_recall",
+        plan, data, model, machine, bundle=bundle, converted=converted, folder=place / "out" / "data",
+        here=place / "out", seed=3, headline="valid/mean_recall",
     )  # fmt: skip
     (place / "out").mkdir(parents=True, exist_ok=True)
     file = place / "out" / "finetune.py"
@@ -74,3 +75,15 @@ def test_odd_folder_names_are_quoted(tmp_path, name):
     assert run.tokenizer == str(tmp_path / name / "start" / "tokenizer")
     assert run.stages[0].data[0].folder == str(tmp_path / name / "out" / "data")
     assert run.model == open_bundle(tmp_path / name / "start").config
+
+
+def test_a_checkpoint_is_converted_wherever_the_file_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path / "cache"))
+    source = broken.write_checkpoint(tmp_path / "checkpoint", "chinese-clip", broken.CHINESE_CLIP)
+    data = replace(FEW, usual=8, longest=8)
+    _, text, run = written(tmp_path, data, DEMO, LAPTOP, POOR, bundle=str(source), converted=True)
+    assert f'START = str(local_bundle("{source}"))' in text
+    folder = run.starts_from[0][1]
+    assert folder.startswith(f"{tmp_path}/cache/models/") and run.tokenizer == f"{folder}/tokenizer"
+    assert run.model == broken.CHINESE_CLIP
+    assert capsys.readouterr().err.count("converting") == 1

@@ -10,6 +10,7 @@ import jax
 import tyro
 
 from jclip.bundle import load_bundle
+from jclip.cli.options import BundleArgument
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.evaluate.report import from_results
@@ -19,6 +20,7 @@ from jclip.evaluate.tasks.evaluation import Evaluation
 from jclip.images.preprocess import Orientation
 from jclip.inference import Model
 from jclip.io.files import check_writable
+from jclip.loading import local_bundle
 from jclip.parallel.mesh import make_mesh
 from jclip.plain import print_json
 
@@ -28,7 +30,7 @@ class BundleOptions:
     """Options of every task that evaluates a bundle on data.
 
     Attributes:
-      bundle: folder of a model.
+      bundle: folder of a model; or a file, a folder or hf://ORG/NAME that `jclip convert` reads.
       data: folder of the images.
       orientation: apply rotates images by their EXIF orientation, ignore does not; by default the bundle's setting,
         which is ignore for CLIP and Chinese-CLIP.
@@ -38,7 +40,7 @@ class BundleOptions:
       json: print JSON.
     """
 
-    bundle: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="BUNDLE")]]
+    bundle: BundleArgument
     data: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DATA")]]
     orientation: Orientation | None = None
     batch_size: int = 256
@@ -64,12 +66,12 @@ class BundleOptions:
     def model(self, context_length: int | None = None) -> Model:
         """Loads the bundle's model. `context_length`, in tokens, and the orientation replace the bundle's own if given.
 
-        Raises JclipError if the folder is not a bundle, the batch size is below 1, or the context is longer than the
+        Raises JclipError if the source cannot be loaded, the batch size is below 1, or the context is longer than the
         bundle's.
         """
         if self.batch_size < 1:
             raise JclipError(f"--batch-size {self.batch_size} is not possible: give 1 or more")
-        bundle = load_bundle(self.bundle)
+        bundle = load_bundle(local_bundle(self.bundle))
         if context_length is not None:
             longest = bundle.context_length
             if not 3 <= context_length <= longest:

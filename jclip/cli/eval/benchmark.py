@@ -2,9 +2,9 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from jclip.cli.eval._common import all_devices
+from jclip.loading import local_bundle
 from jclip.plain import complain, say
 
 _HELP = """usage: jclip eval benchmark BUNDLE [CLIP_benchmark's options]
@@ -27,4 +27,4 @@ def main(arguments: Sequence[str]) -> int:
     from jclip.conversion import clip_benchmark
 
     with all_devices():
-        return clip_benchmark.run(Path(arguments[0]), arguments[1:])
+        return clip_benchmark.run(local_bundle(arguments[0]), arguments[1:])

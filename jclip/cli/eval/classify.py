@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     settings = options.settings(data=tests.data.name, dataset=options.dataset, prompts=prompts)
     evaluation = classification.as_evaluation(tests, found, model=str(options.bundle), settings=settings)
     if options.submission:
-        name = options.model_name or options.bundle.name
+        name = options.model_name or Path(options.bundle).name
         facts = {"dataset": options.dataset, "name": name, "params": model.params, "order": order}
         evaluation = replace(evaluation, more_files=partial(classification.write_submissions, found, **facts))
     options.show(evaluation)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from jclip.cli.eval._common import BundleOptions, all_devices, words
 from jclip.cli.options import read
@@ -26,8 +27,9 @@ class RetrievalOptions(BundleOptions):
     Several languages are folders DATA/LANGUAGE, or files SPLIT_texts.LANGUAGE.jsonl with the same images.
 
     Attributes:
-      bundle: folder of a model, such as runs/demo/altclip/2-contrastive; or of features that cn_clip extracted,
-        SPLIT_imgs.img_feat.jsonl and SPLIT_texts.txt_feat.jsonl.
+      bundle: folder of a model, such as runs/demo/altclip/2-contrastive; or a file, a folder or hf://ORG/NAME that
+        `jclip convert` reads; or a folder of features that cn_clip extracted, SPLIT_imgs.img_feat.jsonl and
+        SPLIT_texts.txt_feat.jsonl.
       data: images and captions.
       protocol: published test: flickr30k, flickr30k-cn, mscoco, coco-cn, coco-cn-5k, muge, xtd, crossmodal-3600.
         Decides split, languages and directions, and refuses data with other numbers of images or captions.
@@ -59,10 +61,11 @@ def main(arguments: Sequence[str]) -> int:
         raise JclipError(f"{secret.name} has no answers, so nothing can be scored: give --output for the predictions")
     settings = options.settings(data=str(options.data), split=tests.split, protocol=options.protocol)
     with all_devices():
+        encoded = _encoded(options, tests)
         with options.console().working("encoding") as say:
             evaluation = retrieval.evaluate(
                 tests,
-                _encoded(options, tests),
+                encoded,
                 model=str(options.bundle),
                 settings=settings,
                 resamples=options.resamples,
@@ -77,14 +80,13 @@ def _check_encoding(options: RetrievalOptions) -> None:
     """Raises JclipError if an option of encoding is given and the bundle is a folder of features."""
     given = {"--orientation": options.orientation, "--context-length": options.context_length}
     named = " and ".join(name for name, value in given.items() if value is not None)
-    if named and holds_features(options.bundle):
+    if named and holds_features(Path(options.bundle)):
         raise JclipError(f"{options.bundle} holds features, which {named} cannot change: omit it, or name the model")
 
 
 def _encoded(options: RetrievalOptions, tests: RetrievalTests) -> Iterator[Encoded]:
-    """Yields the tasks with features of the bundle, or with those in cn_clip's files."""
-    if holds_features(options.bundle):
-        for task in tests.tasks:
-            yield Encoded(task, *read_cn_clip_features(options.bundle, tests.file_name(task), task))
-        return
-    yield from retrieval.encode_tasks(tests.tasks, options.model(options.context_length))
+    """Returns the tasks with features of the bundle, which is loaded at once, or with those in cn_clip's files."""
+    folder = Path(options.bundle)
+    if holds_features(folder):
+        return (Encoded(task, *read_cn_clip_features(folder, tests.file_name(task), task)) for task in tests.tasks)
+    return retrieval.encode_tasks(tests.tasks, options.model(options.context_length))

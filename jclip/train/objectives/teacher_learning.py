@@ -24,7 +24,7 @@ from jclip.data.sources.records import Translation
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.losses.distillation import teacher_loss
-from jclip.marks import Folder
+from jclip.marks import BundleFolder
 from jclip.models.build import init_variables, shapes
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
 from jclip.parallel.sharding import on_mesh, param_shardings, place_whole
@@ -56,7 +56,7 @@ class TeacherLearning(Objective):
     "target" (b, w) instead of "teacher", and the program has no constants.
 
     Attributes:
-      bundle: folder of the teacher's bundle.
+      bundle: the teacher's bundle, a source of `jclip.load`.
       model: the teacher's towers; the bundle must have the same ones.
       context_length: maximum number of the teacher's tokens, special ones included.
     """
@@ -66,7 +66,7 @@ class TeacherLearning(Objective):
     caches: ClassVar[bool] = True
     figures = (("cosine", "cosine", ".3f"),)
 
-    bundle: Folder
+    bundle: BundleFolder
     model: DualEncoderConfig
     context_length: TextLength = 77
 

@@ -1,0 +1,96 @@
+"""Contents of jclip's cache: converted models and compiled programs."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jclip.errors import JclipError
+from jclip.io import compiled, entries
+from jclip.io.cache import cache_folder, clear_digests
+from jclip.io.files import remove_folder
+from jclip.names import suggestion
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something in the cache.
+
+    Attributes:
+      name: name to clear it by.
+      source: source of a converted model; a description of other things.
+      folder: folder that holds it.
+      bytes: size of its files.
+      last_used: seconds since the epoch.
+      remove: removes it. Raises JclipError if another process uses it.
+    """
+
+    name: str
+    source: str
+    folder: Path
+    bytes: int
+    last_used: float
+    remove: Callable[[], None]
+
+
+def contents() -> list[Item]:
+    """Returns everything in the cache, what was used last first."""
+    found = [
+        Item(
+            name=entry.folder.name,
+            source=str(entry.record.get("source", "damaged")),
+            folder=entry.content,
+            bytes=size_of(entry.folder),
+            last_used=entry.last_used,
+            remove=partial(entries.clear, entry),
+        )
+        for entry in entries.entries()
+    ]
+    folder = cache_folder() / compiled.FOLDER
+    if folder.is_dir():
+        found.append(
+            Item(
+                name=compiled.FOLDER,
+                source="compiled programs",
+                folder=folder,
+                bytes=size_of(folder),
+                last_used=max((time for time, _, _ in compiled.programs(folder)), default=folder.stat().st_mtime),
+                remove=partial(remove_folder, folder),
+            )
+        )
+    return sorted(found, key=lambda item: -item.last_used)
+
+
+def clear(names: Sequence[str] = ()) -> tuple[list[Item], list[str]]:
+    """Removes items by their names or sources, or everything, and what killed processes have left.
+
+    Returns what was removed, and an error for each item that another process uses. Raises JclipError, before anything
+    is removed, if nothing has one of the names.
+    """
+    found = contents()
+    known = {known: item for item in found for known in (item.source, item.name)}
+    for name in names:
+        if name not in known:
+            raise JclipError(f"{name!r} is not in the cache: {suggestion(name, list(known))}")
+    chosen = [item for item in found if not names or {item.name, item.source} & set(names)]
+    removed, errors = [], []
+    for item in chosen:
+        try:
+            item.remove()
+            removed.append(item)
+        except JclipError as error:
+            errors.append(str(error))
+    entries.clear_leftovers()
+    if not names:
+        clear_digests()
+    return removed, errors
+
+
+def size_of(folder: Path) -> int:
+    """Returns the bytes of all files in a folder, at any depth."""
+    total = 0
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process has removed it
+            total += 0 if file.is_dir() else file.stat().st_size
+    return total

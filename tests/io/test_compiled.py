@@ -1,0 +1,118 @@
+"""Compiled programs are kept, within limits, and never in the way."""
+
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+from jclip.io import compiled
+
+ROOT = Path(__file__).parents[2]
+
+# Prints the number of programs that the cache had, a result, and the errors.
+PROGRAM = """
+from jclip.io.compiled import programs_kept
+with programs_kept(lambda line: print("told", line)):
+    import jax, jax.numpy as jnp
+    hits = []
+    jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if "cache_hits" in name else None)
+    x = jax.jit(lambda x: jnp.sin(x) @ x.T)(jnp.arange(35, dtype=jnp.float32).reshape(5, 7) / 9)
+    print(len(hits), bytes(memoryview(x).cast("B")).hex())
+"""
+
+
+def computed(cache, **environment):
+    own = {name: value for name, value in os.environ.items() if "COMPILATION" not in name and "PERSISTENT" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=own | {"JCLIP_CACHE": str(cache)} | environment,
+    )
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout.split()
+
+
+def files(folder):
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def test_the_next_process_uses_what_one_has_compiled(tmp_path):
+    none, result = computed(tmp_path)
+    kept = files(tmp_path / "compiled")
+    assert none == "0" and len(kept) > 0
+    assert computed(tmp_path) == [str(len(kept)), result]
+    assert files(tmp_path / "compiled") == kept
+    for file in kept:  # half a program, as a killed process leaves it
+        file.write_bytes(file.read_bytes()[:100])
+    assert computed(tmp_path) == ["0", result]
+    assert computed(tmp_path) == [str(len(kept)), result]
+
+
+@pytest.mark.parametrize("own", ["JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE"])
+def test_the_users_own_setting_counts(own, tmp_path):
+    value = str(tmp_path / "own") if own.endswith("DIR") else "0"
+    more = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} if own.endswith("DIR") else {}
+    hits, _ = computed(tmp_path / "cache", **{own: value}, **more)
+    assert hits == "0" and not (tmp_path / "cache").exists()
+    assert bool(files(tmp_path)) == own.endswith("DIR")
+
+
+def test_a_cache_that_cannot_be_written_is_not_in_the_way(tmp_path):
+    (tmp_path / "file").touch()
+    hits, _ = computed(tmp_path / "file")
+    assert hits == "0"
+
+
+def test_a_full_disk_gets_no_programs(tmp_path, monkeypatch):
+    assert compiled._has_room(tmp_path / "not" / "yet")
+    monkeypatch.setattr(compiled, "_LEAST_FREE", 1 << 60)
+    assert not compiled._has_room(tmp_path / "not" / "yet")
+
+
+@pytest.mark.parametrize(("largest", "most", "left"), [(100, 9, 5), (30, 9, 3), (29, 9, 2), (100, 1, 1), (0, 9, 0)])
+def test_the_programs_used_longest_ago_are_removed(largest, most, left, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "LARGEST", largest)
+    monkeypatch.setattr(compiled, "MOST", most)
+    names = ["c", "a", "e", "b", "d"]
+    for age, name in enumerate(names):  # the first was used last
+        file = tmp_path / "machine" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(bytes(10))
+        os.utime(file, (1e9 - age, 1e9 - 10 * age))
+    compiled._limit(tmp_path)
+    assert sorted(os.listdir(tmp_path / "machine")) == sorted(names[:left])
+
+
+def test_warnings_of_jax_become_one_line(tmp_path):
+    for name in ("jit_encode-1-cache", "jit_encode-2-cache", "jit_other-1-cache"):
+        (tmp_path / name).touch()
+    told, others = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *more: others.append(str(message))
+        with compiled._one_line_of_trouble(tmp_path, told.append):
+            warnings.warn("Error reading persistent compilation cache entry for 'jit_encode': error: cut", stacklevel=1)
+            assert os.listdir(tmp_path) == ["jit_other-1-cache"] and not told
+            for _ in range(2):
+                full = "Error writing persistent compilation cache entry for 'jit_encode': OSError: [Errno 28] No space"
+                warnings.warn(full, stacklevel=1)
+            warnings.warn("something else", stacklevel=1)
+        warnings.warn("afterwards", stacklevel=1)
+    assert told == [
+        f"{tmp_path} cannot keep compiled programs (OSError: [Errno 28] No space): the next start is slower"
+    ]
+    assert others == ["something else", "afterwards"]
+
+
+def test_each_kind_of_processor_has_its_own_programs(monkeypatch):
+    here = compiled._processor()
+    assert re.fullmatch("[0-9a-f]{16}", here) and compiled._processor() == here
+    text = Path("/proc/cpuinfo").read_text()
+    monkeypatch.setattr(Path, "read_text", lambda self, **_: text.replace("flags", "flags\t\t: amx\nflags", 1))
+    assert compiled._processor() != here
