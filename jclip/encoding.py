@@ -124,11 +124,11 @@ class Encoder:
 
     def _image_function(self, preprocessing: Preprocessing) -> Callable[..., Any]:
         """Returns the function of variables and uint8 images (b, h, w, 3) -> L2-normalised features (b, d)."""
-        return _image_encoder(self._config, preprocessing, self._compute)
+        return image_encoder(self._config, preprocessing, self._compute)
 
     def _text_function(self) -> Callable[..., Any]:
         """Returns the function of variables and token ids (b, l) -> L2-normalised features (b, d)."""
-        return _text_encoder(self._config, self._compute)
+        return text_encoder(self._config, self._compute)
 
     def _in_batches(
         self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[Sequence[int]], np.ndarray]
@@ -170,7 +170,7 @@ def _listed(items: Any, function: str, what: str) -> Any:
 
 # Models of equal towers share the compiled functions: that of a checkpoint compiles nothing after that of the start.
 @lru_cache(maxsize=8)
-def _image_encoder(config: ModelConfig, preprocessing: Preprocessing, compute: Compute = DEFAULT) -> Callable[..., Any]:
+def image_encoder(config: ModelConfig, preprocessing: Preprocessing, compute: Compute = DEFAULT) -> Callable[..., Any]:
     """Returns the jitted function of variables and uint8 images (b, h, w, 3) -> L2-normalised features (b, d)."""
     model = build_model(config, compute)
 
@@ -184,7 +184,7 @@ def _image_encoder(config: ModelConfig, preprocessing: Preprocessing, compute: C
 
 
 @lru_cache(maxsize=8)
-def _text_encoder(config: ModelConfig, compute: Compute = DEFAULT) -> Callable[..., Any]:
+def text_encoder(config: ModelConfig, compute: Compute = DEFAULT) -> Callable[..., Any]:
     """Returns the jitted function of variables and token ids (b, l) -> L2-normalised features (b, d)."""
     model = build_model(config, compute)
 

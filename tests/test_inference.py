@@ -17,7 +17,7 @@ import jclip
 from jclip import rules
 from jclip.bundle import Bundle
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.encoding import _image_encoder
+from jclip.encoding import image_encoder
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
@@ -63,16 +63,16 @@ def test_batches_do_not_matter(model, pictures, batch_size):
 def test_images_are_decoded_batch_by_batch(model, pictures, monkeypatch):
     decoded, computed = [], []
     model = Model(model.bundle, batch_size=2)
-    encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
+    encode = image_encoder(model.bundle.config, model.bundle.preprocessing)
     monkeypatch.setattr("jclip.encoding.to_array", lambda _, picture, name: decoded.append(1) or picture)
     counted = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)  # noqa: E731
-    monkeypatch.setattr("jclip.encoding._image_encoder", lambda *_: counted)
+    monkeypatch.setattr("jclip.encoding.image_encoder", lambda *_: counted)
     model.encode_image(pictures)
     assert computed == [2, 4, 5]
 
 
 def test_equal_towers_share_their_compiled_functions(model, pictures):
-    encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
+    encode = image_encoder(model.bundle.config, model.bundle.preprocessing)
     model.encode_image(pictures)
     compiled = encode._cache_size()
     again = Model(replace(model.bundle, params=jax.tree.map(lambda leaf: 2 * leaf, model.bundle.params)))

@@ -23,7 +23,7 @@ class ExportCommandOptions:
     Attributes:
       bundle: folder of a model, or another source that `jclip.load` takes.
       destination: new folder.
-      format: onnx, for onnxruntime, OpenVINO and others.
+      format: onnx, for onnxruntime, OpenVINO and others; or stablehlo, for jax on CPUs, GPUs and TPUs.
       with_preprocessing: put resizing and normalisation into the image graph. It then reads uint8 images of any size.
       int8: quantise the weights to 8 bits. Needs --gate, or --ungated.
       gate: images and captions on which recall is measured before and after --int8, as `jclip eval retrieval` reads

@@ -16,7 +16,7 @@ from jclip.names import suggestion
 Say = Callable[[str], object]
 """Callback that receives a description of the current step."""
 
-_OWN = ("jclip.export.onnx",)
+_OWN = ("jclip.export.onnx", "jclip.export.stablehlo")
 
 
 class Gate(Protocol):
