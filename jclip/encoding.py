@@ -1,10 +1,11 @@
 """Encoder of images and texts: batches of few shapes, jitted, split over the devices of a mesh."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -53,6 +54,12 @@ class Encoder:
         self._tokenizer, self._preprocessing = tokenizer, preprocessing
         self._config, self._context_length, self._batch_size = config, context_length, batch_size
         self._compute = compute
+
+    def changed(self, preprocessing: Preprocessing | None, context_length: int) -> Self:
+        """Returns this encoder with other settings."""
+        encoder = copy(self)
+        encoder._preprocessing, encoder._context_length = preprocessing, context_length
+        return encoder
 
     def images(
         self,

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -126,6 +128,23 @@ class Model:
         Arguments are as in `DualEncoder`. Features are not L2-normalised.
         """
         return build_model(self.bundle.config, self._compute).apply
+
+    def changed(self, *, context_length: int | None = None, orientation: Orientation | None = None) -> Self:
+        """Returns this model with another maximum number of tokens, or another orientation of images.
+
+        Parameters are shared; None keeps a setting. Raises JclipError if the text tower lacks positions for the tokens.
+        """
+        bundle = self.bundle
+        if orientation is not None and bundle.preprocessing is not None:
+            bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, orientation=orientation))
+        if context_length is not None:
+            bundle = replace(bundle, context_length=context_length)
+        check_parts(bundle)
+        model = copy(self)
+        model.bundle, model._origin = bundle, None
+        model.__dict__.pop("identity", None)
+        model._encoder = self._encoder.changed(bundle.preprocessing, bundle.context_length)
+        return model
 
     def encode_image(
         self, pictures: Sequence[Picture] | np.ndarray, *, orientation: Orientation | None = None

@@ -346,3 +346,16 @@ def test_the_identity_needs_no_cache(model, tmp_path, monkeypatch):
 def test_the_name_is_from_the_provenance(model, provenance, name):
     named = Model(replace(model.bundle, provenance=provenance))
     assert (named.name, named.embed_dim) == (name, 8)
+
+
+def test_changed_settings_share_the_parameters(tmp_path):
+    model = jclip.load(write_small_bundle(tmp_path))
+    shorter = model.changed(context_length=4, orientation="apply")
+    assert shorter.variables is model.variables
+    assert (shorter.bundle.context_length, model.bundle.context_length) == (4, 12)
+    assert (shorter.bundle.preprocessing.orientation, model.bundle.preprocessing.orientation) == ("apply", "ignore")
+    whole, cut = model.encode_text(["red apple 1 and more"]), shorter.encode_text(["red apple 1 and more"])
+    assert np.abs(whole - cut).max() > 1e-4
+    assert shorter.identity != model.identity == model.changed().identity
+    with pytest.raises(JclipError, match="context_length is 99"):
+        model.changed(context_length=99)

@@ -45,7 +45,7 @@ BANNED = {
     "tensorflow": "the project runs without it",
 }
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
-PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion", "configs")
+PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "conversion", "configs", "export")
 
 # Top-level folders and the package of each; jclip/conversion and jclip/configs are links.
 TREES = {

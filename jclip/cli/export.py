@@ -111,7 +111,8 @@ class _Gate:
             raise JclipError(
                 f"{secret.name} has no answers, so it cannot be a gate: give another --split, or other data"
             )
-        self.name = f"{data} ({self._tests.split})" if self._tests.split else str(data)
+        said = ", ".join(filter(None, (protocol, split)))
+        self.name = f"{data} ({said})" if said else str(data)
 
     def __call__(self, model: Any) -> Mapping[str, float]:
         from jclip.evaluate.tasks.retrieval import encode_tasks, evaluate

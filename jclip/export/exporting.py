@@ -20,8 +20,14 @@ def check_options(form: Format, options: ExportOptions) -> None:
     check_installed(form.modules)
 
 
-def export(model: Model, destination: Path, form: Format, options: ExportOptions, say: Say) -> Record:
-    """Writes a model in a format to a new folder, and returns its record.
+def export(
+    model: Model,
+    destination: Path,
+    form: Format,
+    options: ExportOptions = _UNSET,
+    say: Say = lambda words: None,
+) -> Record:
+    """Writes a model in a format to a new folder, and returns its record. `say` receives the current step.
 
     Raises JclipError if the folder exists or cannot be written, the format does not support an option or the model, or
     the written files give other features than the model. Then nothing is left of the folder.

@@ -4,6 +4,7 @@ Axes: b batch, l tokens, d features.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,15 @@ class OnnxModel(Model):
         tokenizer = load_tokenizer(folder / TOKENIZER)
         self.bundle = Bundle(record.config, {}, tokenizer, record.preprocessing, record.context_length)
         check_parts(self.bundle)
-        self.variables = {}
+        self.variables, self._origin = {}, None
         self.similarity_scale = record.similarity_scale
         sessions = {name: Tower(folder / file_name(name)) for name in towers if tower in (None, name)}
         self._encoder = _OnnxEncoder(record, tokenizer, sessions, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(OnnxModel, tower=self.tower), (self._folder, self._record, self._batch_size)
+        bundle = self.bundle
+        record = replace(self._record, preprocessing=bundle.preprocessing, context_length=bundle.context_length)
+        return partial(OnnxModel, tower=self.tower), (self._folder, record, self._batch_size)
 
     @cached_property
     def identity(self) -> str:

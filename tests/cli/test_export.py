@@ -110,3 +110,14 @@ def test_an_export_is_not_exported_again(place, tmp_path, capsys):
     assert asked(tmp_path / "onnx", tmp_path / "again") == 1
     said = capsys.readouterr().err
     assert "onnx is an export already: export its bundle" in said and said.count("\n") == 1
+
+
+def test_evaluated_like_its_bundle(place, tmp_path, capsys):
+    assert asked(place / "bundle", tmp_path / "onnx") == 0
+    found = {}
+    for folder in (place / "bundle", tmp_path / "onnx"):
+        capsys.readouterr()
+        words = [str(folder), str(place / "shapes" / "pictures.csv"), "--json", "--resamples", "0"]
+        assert main(["eval", "retrieval", *words, "--context-length", "4", "--orientation", "apply"]) == 0
+        (found[folder.name],) = json.loads(capsys.readouterr().out)["tests"]
+    assert found["onnx"] == found["bundle"] and found["bundle"]["t2i_r10"] > 0

@@ -16,12 +16,13 @@ from tokenizers import Tokenizer as Engine
 import jclip
 from jclip.bundle import Bundle
 from jclip.errors import JclipError
+from jclip.export import onnx_writer
 from jclip.export.exporting import export
 from jclip.export.formats import ExportOptions, format_named
+from jclip.export.onnx import towers
 from jclip.export.onnx.graph import OPSET, Graph
 from jclip.export.onnx.int8 import quantise
 from jclip.export.onnx.readme import program
-from jclip.export.onnx.towers import writes
 from jclip.export.onnx.writing import write_files
 from jclip.export.onnx_model import load_onnx
 from jclip.export.record import read_record
@@ -258,16 +259,22 @@ def test_a_tower_without_a_writer_is_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_a_tower_of_another_package_with_its_writer(tmp_path, monkeypatch):
-    monkeypatch.setattr("jclip.export.onnx.towers._writers", {})
+@pytest.fixture
+def registry(monkeypatch):
+    """Forgets, after the test, the writers that it registers."""
+    towers.writer_of(small_models.vit(), "image")  # imports jclip's own
+    monkeypatch.setattr(towers, "_writers", dict(towers._writers))
 
+
+@pytest.mark.usefixtures("registry")
+def test_a_tower_of_another_package_with_its_writer(tmp_path):
     def layers(graph, kernel_ldd, x_bd):
         for kernel_dd in kernel_ldd:
             step = graph.op("Tanh", graph.op("MatMul", x_bd, graph.weight("kernel", kernel_dd)))
             x_bd = graph.op("Add", x_bd, step)
         return x_bd
 
-    @writes(ToyImageConfig)
+    @onnx_writer(ToyImageConfig)
     def image(graph, tower, variables, images_bchw, model):
         params, half = variables["params"], tower.image_size // 2
         quarters = graph.op("AveragePool", images_bchw, kernel_shape=[half, half], strides=[half, half])
@@ -276,7 +283,7 @@ def test_a_tower_of_another_package_with_its_writer(tmp_path, monkeypatch):
         x = layers(graph, params["layers"]["kernel"], x)
         return graph.op("MatMul", x, graph.weight("projection", params["projection"]["kernel"]))
 
-    @writes(ToyTextConfig)
+    @onnx_writer(ToyTextConfig)
     def text(graph, tower, variables, ids_bl, model):
         params = variables["params"]
         pad = graph.op("Equal", ids_bl, graph.constant(tower.pad_id, np.int64))
@@ -287,7 +294,6 @@ def test_a_tower_of_another_package_with_its_writer(tmp_path, monkeypatch):
         x = layers(graph, params["layers"]["kernel"], x)
         return graph.op("MatMul", x, graph.weight("projection", params["projection"]["kernel"]))
 
-    monkeypatch.setattr("jclip.export.onnx.towers._OWN", ())
     model = toy(tmp_path)
     write(model, tmp_path / "out")
     found = load_onnx(tmp_path / "out").encode_text(["red apple", "blue"])

@@ -89,30 +89,33 @@ class Graph:
         self._weights[name] = np.asarray(array, np.float32)
         return name
 
+    def model(self, name: str, metadata: Mapping[str, str] = {}) -> onnx.ModelProto:
+        """Returns the graph with its weights inside."""
+        return self._model(name, [_tensor(weight, array) for weight, array in self._weights.items()], metadata)
+
     def save(self, file: Path, metadata: Mapping[str, str] = {}, *, external_bytes: int = EXTERNAL_BYTES) -> list[str]:
         """Writes the graph and returns the names of its files.
 
         If the weights have more than `external_bytes` bytes, those that are not small are in FILE.data beside it.
         Raises OSError if the disk is full, and onnx's ValidationError if a node is not valid.
         """
-        external = sum(array.nbytes for array in self._weights.values()) > external_bytes
-        files = [file.name]
-        if external:
+        if sum(array.nbytes for array in self._weights.values()) > external_bytes:
             data = file.with_name(f"{file.name}.data")
-            files.append(data.name)
             with data.open("wb") as stream:
                 tensors = [_beside(name, array, stream) for name, array in self._weights.items()]
+            model, files = self._model(file.stem, tensors, metadata), [file.name, data.name]
         else:
-            tensors = [_tensor(name, array) for name, array in self._weights.items()]
-        graph = helper.make_graph(self._nodes, file.stem, self._inputs, self._outputs, tensors)
-        model = helper.make_model(
-            graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=_IR_VERSION, producer_name="jclip"
-        )
-        helper.set_model_props(model, dict(metadata))
-        with file.open("wb") as stream:
-            stream.write(model.SerializeToString())
+            model, files = self.model(file.stem, metadata), [file.name]
+        file.write_bytes(model.SerializeToString())
         onnx.checker.check_model(str(file))
         return files
+
+    def _model(self, name: str, tensors: list[TensorProto], metadata: Mapping[str, str]) -> onnx.ModelProto:
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, tensors)
+        opset = helper.make_opsetid("", OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION, producer_name="jclip")
+        helper.set_model_props(model, dict(metadata))
+        return model
 
     def _unique(self, name: str) -> str:
         full = "/".join((*self._scope, name))

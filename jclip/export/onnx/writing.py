@@ -24,7 +24,7 @@ from jclip.export.onnx_model import Tower, file_name, pixel_values
 from jclip.export.record import record_of
 from jclip.inference import Model
 
-RESIZING_TOLERANCE = 0.02
+RESIZING_TOLERANCE = 1e-3
 """Maximum difference of a feature of an image that the graph resizes: rounding to 8 bits differs in few pixels."""
 
 TOLERANCE = 1e-5

@@ -11,16 +11,18 @@ and is called when a tower of that class, or of a class that inherits from it, i
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from jclip.errors import JclipError
-from jclip.export.onnx.graph import Graph, Value
 from jclip.models.build import ModelConfig
 from jclip.models.towers import Tower
 
+if TYPE_CHECKING:  # a module that registers a writer needs no onnx
+    from jclip.export.onnx.graph import Graph
+
 Variables = Mapping[str, Any]
-Writer = Callable[[Graph, Any, Variables, Value, ModelConfig], Value]
-"""Function (graph, tower, variables, inputs, model) -> embeddings (b, e), not L2-normalised.
+Writer = Callable[["Graph", Any, Variables, str, ModelConfig], str]
+"""Function (graph, tower, variables, inputs, model) -> value of the embeddings (b, e), not L2-normalised.
 
 `tower` is the tower's configuration, and `model` that of the whole model. `variables` has the tower's own "params" and
 "batch_stats", host arrays. `inputs` are normalised images, float32 (b, 3, size, size), or token ids, int64 (b, l)."""
