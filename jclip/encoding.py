@@ -1,10 +1,11 @@
 """Encoder of images and texts: batches of few shapes, jitted, split over the devices of a mesh."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +55,12 @@ class Encoder:
         self._config, self._context_length, self._batch_size = config, context_length, batch_size
         self._compute = compute
 
+    def changed(self, preprocessing: Preprocessing | None, context_length: int) -> Self:
+        """Returns this encoder with other settings."""
+        encoder = copy(self)
+        encoder._preprocessing, encoder._context_length = preprocessing, context_length
+        return encoder
+
     def images(
         self,
         variables: dict[str, Any],
@@ -74,7 +81,7 @@ class Encoder:
         """
         if self._preprocessing is None:
             raise JclipError("this bundle is a text encoder: it has no image tower to encode images with")
-        encode = _image_encoder(self._config, self._preprocessing, self._compute)
+        encode = self._image_function(self._preprocessing)
         pixels = isinstance(pictures, np.ndarray) and pictures.dtype.kind in "biufc"
         if isinstance(pictures, str | bytes | Path | Image.Image) or (pixels and pictures.ndim == 3):  # type: ignore[union-attr]
             raise JclipError("encode_image takes a list of images: put a single image into brackets")
@@ -110,10 +117,18 @@ class Encoder:
         longest = max(map(len, encoded))
         length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
         ids = pad(encoded, length, self._tokenizer.pad_id)
-        encode = _text_encoder(self._config, self._compute)
+        encode = self._text_function()
         if not sentences:
             return self._no_features(encode, variables, ids)
         return self._in_batches(encode, variables, len(ids), lambda some: ids[list(some)])
+
+    def _image_function(self, preprocessing: Preprocessing) -> Callable[..., Any]:
+        """Returns the function of variables and uint8 images (b, h, w, 3) -> L2-normalised features (b, d)."""
+        return image_encoder(self._config, preprocessing, self._compute)
+
+    def _text_function(self) -> Callable[..., Any]:
+        """Returns the function of variables and token ids (b, l) -> L2-normalised features (b, d)."""
+        return text_encoder(self._config, self._compute)
 
     def _in_batches(
         self, function: Any, variables: dict[str, Any], count: int, rows: Callable[[Sequence[int]], np.ndarray]
@@ -155,7 +170,7 @@ def _listed(items: Any, function: str, what: str) -> Any:
 
 # Models of equal towers share the compiled functions: that of a checkpoint compiles nothing after that of the start.
 @lru_cache(maxsize=8)
-def _image_encoder(config: ModelConfig, preprocessing: Preprocessing, compute: Compute = DEFAULT) -> Callable[..., Any]:
+def image_encoder(config: ModelConfig, preprocessing: Preprocessing, compute: Compute = DEFAULT) -> Callable[..., Any]:
     """Returns the jitted function of variables and uint8 images (b, h, w, 3) -> L2-normalised features (b, d)."""
     model = build_model(config, compute)
 
@@ -169,7 +184,7 @@ def _image_encoder(config: ModelConfig, preprocessing: Preprocessing, compute: C
 
 
 @lru_cache(maxsize=8)
-def _text_encoder(config: ModelConfig, compute: Compute = DEFAULT) -> Callable[..., Any]:
+def text_encoder(config: ModelConfig, compute: Compute = DEFAULT) -> Callable[..., Any]:
     """Returns the jitted function of variables and token ids (b, l) -> L2-normalised features (b, d)."""
     model = build_model(config, compute)
 

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Self, get_args
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +129,23 @@ class Model:
         """
         return build_model(self.bundle.config, self._compute).apply
 
+    def changed(self, *, context_length: int | None = None, orientation: Orientation | None = None) -> Self:
+        """Returns this model with another maximum number of tokens, or another orientation of images.
+
+        Parameters are shared; None keeps a setting. Raises JclipError if the text tower lacks positions for the tokens.
+        """
+        bundle = self.bundle
+        if orientation is not None and bundle.preprocessing is not None:
+            bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, orientation=orientation))
+        if context_length is not None:
+            bundle = replace(bundle, context_length=context_length)
+        check_parts(bundle)
+        model = copy(self)
+        model.bundle, model._origin = bundle, None
+        model.__dict__.pop("identity", None)
+        model._encoder = self._encoder.changed(bundle.preprocessing, bundle.context_length)
+        return model
+
     def encode_image(
         self, pictures: Sequence[Picture] | np.ndarray, *, orientation: Orientation | None = None
     ) -> np.ndarray:
@@ -204,7 +223,10 @@ def save(model: Model | Bundle, folder: str | Path) -> None:
     An older bundle in the same folder is replaced only when the new one is complete. Raises JclipError if the parts do
     not fit together, the folder cannot be written, or the disk is full.
     """
-    save_bundle(model.bundle if isinstance(model, Model) else model, Path(folder))
+    bundle = model.bundle if isinstance(model, Model) else model
+    if not bundle.params:
+        raise JclipError("an export has no parameters, so it cannot be saved as a bundle: save its source")
+    save_bundle(bundle, Path(folder))
 
 
 def _placed(leaves: Any, dtype: Any) -> Any:

@@ -20,6 +20,8 @@ from jclip.conversion.checkpoint_files import ENDINGS, WEIGHTS, files_at, finger
 from jclip.conversion.converting import FORMAT, convert
 from jclip.conversion.hf.hub import SCHEME, commit_of
 from jclip.errors import JclipError
+from jclip.export.onnx_model import load_onnx
+from jclip.export.record import is_export
 from jclip.inference import Model, load_model
 from jclip.io.cache import VARIABLE, recall, remember, remembered, stamp
 from jclip.io.entries import Entry, made_once, place_of, read_entry
@@ -46,8 +48,8 @@ def load(
     by default on Linux before Python 3.14: use `multiprocessing.get_context("spawn")`. A model can be pickled.
 
     Args:
-      source: a bundle's folder; a file or folder that `jclip convert` reads; or hf://ORG/NAME with an optional
-        @REVISION.
+      source: a bundle's folder, or that of an ONNX export; a file or folder that `jclip convert` reads; or
+        hf://ORG/NAME with an optional @REVISION.
       tower: "image" or "text" to load one tower, in the memory of one: the parameters of the other are not read.
       dtype: "bfloat16" halves the memory of the parameters, and is faster on hardware that supports it. Features stay
         float32. Measured with the demo's two models on 584 images and their names: each feature has a cosine of 0.9997
@@ -58,6 +60,11 @@ def load(
       JclipError: the source is missing or damaged, cannot be fetched or converted, or has no such tower; or the cache
         cannot be written.
     """
+    place = Path(source)
+    if is_export(place):
+        if dtype != "float32":
+            raise JclipError(f"{place} is an export, which computes as it was written: omit dtype, or load its bundle")
+        return load_onnx(place, tower=tower, batch_size=batch_size)
     return load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
 
 

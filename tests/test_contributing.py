@@ -9,6 +9,7 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx.reference
 import pytest
 import yaml
 from PIL import Image
@@ -16,6 +17,8 @@ from PIL import Image
 from jclip import models, train
 from jclip.configs.chinese_clip.vit_b_16 import config
 from jclip.data.importing.parts import Found, Lost
+from jclip.export.onnx.graph import Graph
+from jclip.export.onnx.towers import writer_of
 from jclip.images.preprocess import Preprocessing
 from jclip.parallel.mesh import make_mesh
 from jclip.train.layout import merge
@@ -45,6 +48,22 @@ def test_a_tower(outline):
     images = jnp.ones((2, 16, 16, 3))
     found = models.build_model(small).apply(variables, images, method="encode_image")
     assert found.shape == (2, small.embed_dim)
+
+
+def test_a_writer_of_a_tower(outline, monkeypatch):
+    monkeypatch.setattr("jclip.export.onnx.towers._writers", {})
+    monkeypatch.setattr("jclip.export.onnx.towers._OWN", ())
+    monkeypatch.setitem(sys.modules, "mine", outline("Add a tower"))
+    writer = outline("Add a writer of a tower for ONNX").mean_colour
+    tower = sys.modules["mine"].MeanColourConfig(2)
+    assert writer_of(tower, "image") is writer
+    graph, kernel = Graph(), np.array([[1.0], [2.0], [4.0]])
+    images = graph.input("images", np.float32, ("b", 3, 2, 2))
+    features = writer(graph, tower, {"params": {"Dense_0": {"kernel": kernel}}}, images, TOY)
+    graph.output("features", features, np.float32, ("b", 1))
+    run = onnx.reference.ReferenceEvaluator(graph.model("mean colour"))
+    images = np.arange(12, dtype=np.float32).reshape(1, 3, 2, 2)
+    np.testing.assert_allclose(run.run(None, {"images": images})[0], [[1.5 + 2 * 5.5 + 4 * 9.5]])
 
 
 def test_an_objective(outline):

@@ -17,7 +17,7 @@ import jclip
 from jclip import rules
 from jclip.bundle import Bundle
 from jclip.data.sources.synthetic import write_tokenizer
-from jclip.encoding import _image_encoder
+from jclip.encoding import image_encoder
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
@@ -63,16 +63,16 @@ def test_batches_do_not_matter(model, pictures, batch_size):
 def test_images_are_decoded_batch_by_batch(model, pictures, monkeypatch):
     decoded, computed = [], []
     model = Model(model.bundle, batch_size=2)
-    encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
+    encode = image_encoder(model.bundle.config, model.bundle.preprocessing)
     monkeypatch.setattr("jclip.encoding.to_array", lambda _, picture, name: decoded.append(1) or picture)
     counted = lambda *inputs: computed.append(len(decoded)) or encode(*inputs)  # noqa: E731
-    monkeypatch.setattr("jclip.encoding._image_encoder", lambda *_: counted)
+    monkeypatch.setattr("jclip.encoding.image_encoder", lambda *_: counted)
     model.encode_image(pictures)
     assert computed == [2, 4, 5]
 
 
 def test_equal_towers_share_their_compiled_functions(model, pictures):
-    encode = _image_encoder(model.bundle.config, model.bundle.preprocessing)
+    encode = image_encoder(model.bundle.config, model.bundle.preprocessing)
     model.encode_image(pictures)
     compiled = encode._cache_size()
     again = Model(replace(model.bundle, params=jax.tree.map(lambda leaf: 2 * leaf, model.bundle.params)))
@@ -346,3 +346,16 @@ def test_the_identity_needs_no_cache(model, tmp_path, monkeypatch):
 def test_the_name_is_from_the_provenance(model, provenance, name):
     named = Model(replace(model.bundle, provenance=provenance))
     assert (named.name, named.embed_dim) == (name, 8)
+
+
+def test_changed_settings_share_the_parameters(tmp_path):
+    model = jclip.load(write_small_bundle(tmp_path))
+    shorter = model.changed(context_length=4, orientation="apply")
+    assert shorter.variables is model.variables
+    assert (shorter.bundle.context_length, model.bundle.context_length) == (4, 12)
+    assert (shorter.bundle.preprocessing.orientation, model.bundle.preprocessing.orientation) == ("apply", "ignore")
+    whole, cut = model.encode_text(["red apple 1 and more"]), shorter.encode_text(["red apple 1 and more"])
+    assert np.abs(whole - cut).max() > 1e-4
+    assert shorter.identity != model.identity == model.changed().identity
+    with pytest.raises(JclipError, match="context_length is 99"):
+        model.changed(context_length=99)

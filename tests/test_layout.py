@@ -45,7 +45,7 @@ BANNED = {
     "tensorflow": "the project runs without it",
 }
 HEAVY = {"jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "numpy", "PIL", "rich", "tyro", "torch"}
-PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "search", "conversion", "configs")
+PUBLIC = ("models", "losses", "tokenizers", "data", "train", "evaluate", "search", "export", "conversion", "configs")
 
 # Top-level folders and the package of each; jclip/conversion and jclip/configs are links.
 TREES = {

@@ -26,13 +26,13 @@ from tokenizers import Tokenizer as Engine
 from jclip.conversion.hf.config import HfModel
 from jclip.errors import JclipError
 from jclip.io.json_files import parse_json, read_object
+from jclip.tokenizers._complete import clip_normalizer
 from jclip.tokenizers.text import Tokenizer
 
 _JSON, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
 _OWN_FILES = ("vocab.txt", "merges.txt")
 _MASKED = ["input_ids", "attention_mask"]
 _TYPED = ["input_ids", "token_type_ids", "attention_mask"]
-_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "&amp;": "&"}
 _XLMR_TOKENS = {
     "bos_token": "<s>",
     "cls_token": "<s>",
@@ -116,7 +116,7 @@ def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
     data = parse_json(engine, "the tokenizer")
     data["model"]["vocab"] = ids  # including the special tokens
     complete = Engine.from_str(json.dumps(data))
-    complete.normalizer = _ftfy()
+    complete.normalizer = clip_normalizer()
     complete.decoder = decoders.ByteLevel()
     _write_engine(folder, complete, special, begin=special["bos_token"], end=special["eos_token"])
     return _verbatim(special) | {"model_input_names": _MASKED}
@@ -125,28 +125,6 @@ def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
 def _verbatim(special: Mapping[str, str]) -> dict[str, Any]:
     # split_special_tokens: special tokens inside a text are split like other text.
     return {"tokenizer_class": "PreTrainedTokenizerFast", "split_special_tokens": True, **special}
-
-
-def _ftfy() -> normalizers.Normalizer:
-    """Returns the plain replacements of ftfy and `html.unescape`, followed by lower case."""
-    from ftfy import chardata
-
-    # Windows' bytes 80 to 9F as ftfy reads them, ligatures, and full-width and half-width letters.
-    letters = {chr(byte): bytes([byte]).decode("sloppy-windows-1252") for byte in range(0x80, 0xA0)}
-    letters |= {chr(point): text for point, text in (chardata.LIGATURES | chardata.WIDTH_MAP).items()}
-    unwanted = "".join(f"\\x{{{point:x}}}" for point in chardata.CONTROL_CHARS)
-    return normalizers.Sequence(
-        [
-            *(normalizers.Replace(*entity) for _ in range(2) for entity in _ENTITIES.items()),  # CLIP unescapes twice
-            *(normalizers.Replace(old, new) for old, new in letters.items() if old != new),
-            normalizers.Replace(Regex(chardata.SINGLE_QUOTE_RE.pattern), "'"),
-            normalizers.Replace(Regex(chardata.DOUBLE_QUOTE_RE.pattern), '"'),
-            normalizers.Replace(Regex(f"[{unwanted}]"), ""),
-            normalizers.NFC(),
-            normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Lowercase(),
-        ]
-    )
 
 
 def _write_engine(folder: Path, engine: Engine, special: Mapping[str, str], begin: str, end: str) -> None:

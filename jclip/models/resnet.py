@@ -27,7 +27,7 @@ from jclip.ranges import Range, Size, check_ranges
 
 _EXPANSION = 4
 _STRIDE = 32  # of the whole tower
-_MOMENTUM, _EPSILON = 0.1, 1e-5  # PyTorch's defaults, as in the reference
+_MOMENTUM, EPSILON = 0.1, 1e-5  # PyTorch's defaults, as in the reference
 
 
 @kind_of(ImageTower)
@@ -206,7 +206,7 @@ class BatchNorm(nn.Module):
                 unbiased = var * (count / max(count - 1, 1))
                 running_mean.value += _MOMENTUM * (mean - running_mean.value)
                 running_var.value += _MOMENTUM * (unbiased - running_var.value)
-        return ((x - mean) * jax.lax.rsqrt(var + _EPSILON) * scale + bias).astype(self.dtype)
+        return ((x - mean) * jax.lax.rsqrt(var + EPSILON) * scale + bias).astype(self.dtype)
 
 
 class AttentionPool(nn.Module):

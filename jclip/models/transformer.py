@@ -134,8 +134,8 @@ SHALLOW = 4
 
 
 def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
-    """Returns the settings of a layer's attention: "auto" for `wanted_bqd`, which cuDNN's kernel cannot compute."""
-    return compute if wanted_bqd is None else replace(compute, attention="auto")
+    """Returns the settings of a layer's attention: "xla" for `wanted_bqd`, which cuDNN's kernel cannot compute."""
+    return compute if wanted_bqd is None else replace(compute, attention="xla")
 
 
 Stacks = tuple[nn.Module | None, nn.Module | None]

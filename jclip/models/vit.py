@@ -146,7 +146,7 @@ class Vit(nn.Module):
         patches_bld = patches_bld + position_bld.astype(dtype)
         class_d = (self.class_embedding + self.position_embedding[0]).astype(dtype)
 
-        class_b1d = jnp.broadcast_to(class_d, (len(patches_bld), 1, self.config.width))
+        class_b1d = jnp.broadcast_to(class_d, (patches_bld.shape[0], 1, self.config.width))
         x_bld = self.pre_norm(jnp.concatenate([class_b1d, patches_bld], axis=1))
         class_bd = run_to_token((self.first_layers, self.layers), self.layer, self.frozen_layers, x_bld)
         return self.projection(self.post_norm(class_bd))

@@ -31,6 +31,10 @@ class Bert(BertVocabulary):
         """Returns the ids of each text, without the [CLS] and [SEP] around it."""
         return [each.ids for each in self._engine.encode_batch(list(texts), add_special_tokens=False)]
 
+    def complete(self) -> Engine:
+        """Returns a copy of the engine, which is complete."""
+        return Engine.from_str(self._engine.to_str())
+
 
 def _engine(pieces: BertPieces) -> Engine:
     ids = {line: number for number, line in enumerate(pieces.lines)}

@@ -7,19 +7,21 @@ text, the last two are written <start_of_text> and <end_of_text>, as in open_cli
 import gzip
 import html
 import io
+import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, decoders, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
 from tokenizers.models import BPE
 
 from jclip.errors import JclipError
 from jclip.io.json_files import read_bytes, read_object
 from jclip.names import TokenizerKind
+from jclip.tokenizers._complete import clip_normalizer
 
 _END = "</w>"
 _SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
@@ -89,6 +91,19 @@ class ClipBpe:
     def engine_json(self) -> str:
         """Returns the engine as a tokenizer.json."""
         return self._engine.to_str()
+
+    def complete(self) -> Engine:
+        """Returns an engine that cleans text by the rules that the library can express."""
+        model = json.loads(self._engine.to_str())
+        model["model"]["vocab"] = {token: number for number, token in enumerate(self.tokens)}
+        engine = Engine.from_str(json.dumps(model))
+        engine.normalizer = clip_normalizer()
+        engine.decoder = decoders.ByteLevel()
+        begin, end = _SPECIAL
+        engine.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A {end}", special_tokens=[(begin, self.begin), (end, self.end)]
+        )
+        return engine
 
     def save(self, folder: Path) -> None:
         """Writes merges.txt."""

@@ -111,6 +111,10 @@ class Unigram:
         """Returns the engine as a tokenizer.json."""
         return self._engine.to_str()
 
+    def complete(self) -> Engine:
+        """Returns a copy of the engine, which is complete."""
+        return Engine.from_str(self._engine.to_str())
+
     def save(self, folder: Path) -> None:
         """Writes tokenizer.json."""
         (folder / _FILE).write_text(self.engine_json(), encoding="utf-8")

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from tokenizers import Tokenizer as Engine
+from tokenizers import decoders, processors
 from tokenizers.models import WordPiece as Model
 
 from jclip.errors import JclipError
 from jclip.names import TokenizerKind
 from jclip.tokenizers._bert_files import ACCENTS, CASE, CHINESE, SPECIAL, BertPieces, BertVocabulary
+from jclip.tokenizers._complete import cn_clip_normalizer, cn_clip_splitter
 
 _LONGEST_WORD = 200
 
@@ -47,6 +49,17 @@ class WordPiece(BertVocabulary):
         """Returns the ids of each text, without [CLS] and [SEP] around it."""
         words = [list(_words(text, self._cased)) for text in texts]
         return [each.ids for each in self._engine.encode_batch(words, is_pretokenized=True, add_special_tokens=False)]
+
+    def complete(self) -> Engine:
+        """Returns an engine with cn_clip's rules as its steps."""
+        engine = Engine.from_str(self._engine.to_str())
+        engine.normalizer = cn_clip_normalizer(self._cased)
+        engine.pre_tokenizer = cn_clip_splitter(_CJK, _is_punctuation)
+        engine.decoder = decoders.WordPiece(prefix="##")
+        engine.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", special_tokens=[("[CLS]", self.begin), ("[SEP]", self.end)]
+        )
+        return engine
 
 
 def _is_cased(pieces: BertPieces) -> bool:

@@ -67,6 +67,17 @@ class Tokenizer:
         """
         return self._vocabulary.engine_json()
 
+    def complete_json(self, context_length: int) -> str:
+        """Returns a tokenizer.json that gives the same ids as `encode`, padded to the longest text of a batch.
+
+        CLIP's differs on texts that ftfy repairs, on rare entities, and on <start_of_text> written in a text, because
+        the `tokenizers` library cannot express these.
+        """
+        engine = self._vocabulary.complete()
+        engine.enable_truncation(context_length)
+        engine.enable_padding(pad_id=self.pad_id, pad_token=self.tokens[self.pad_id])
+        return engine.to_str()
+
     def encode(self, texts: Sequence[str], context_length: int) -> list[list[int]]:
         """Returns the ids of each text with its special tokens, truncated to `context_length`, not padded.
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from tokenizers import Tokenizer as Engine
+
 from jclip.names import TokenizerKind
 
 
@@ -30,6 +32,9 @@ class Vocabulary(Protocol):
 
     def engine_json(self) -> str:
         """Returns the engine of the `tokenizers` library as a tokenizer.json, see `Tokenizer.engine_json`."""
+
+    def complete(self) -> Engine:
+        """Returns a new engine that turns any text into ids, special tokens included, see `Tokenizer.complete_json`."""
 
     def save(self, folder: Path) -> None:
         """Writes the vocabulary's files into an existing folder."""

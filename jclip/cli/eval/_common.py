@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import jax
 import tyro
 
-from jclip.bundle import load_bundle
 from jclip.cli.options import BundleArgument
 from jclip.console import Console
 from jclip.errors import JclipError
@@ -20,7 +19,7 @@ from jclip.evaluate.tasks.evaluation import Evaluation
 from jclip.images.preprocess import Orientation
 from jclip.inference import Model
 from jclip.io.files import check_writable
-from jclip.loading import local_bundle
+from jclip.loading import load
 from jclip.parallel.mesh import make_mesh
 from jclip.plain import print_json
 
@@ -71,18 +70,14 @@ class BundleOptions:
         """
         if self.batch_size < 1:
             raise JclipError(f"--batch-size {self.batch_size} is not possible: give 1 or more")
-        bundle = load_bundle(local_bundle(self.bundle))
-        if context_length is not None:
-            longest = bundle.context_length
-            if not 3 <= context_length <= longest:
-                raise JclipError(
-                    f"{self.bundle} reads texts of {longest} tokens, so --context-length {context_length} is not "
-                    f"possible: give 3 to {longest}, or train it further with more (stages.N.context_length)"
-                )
-            bundle = replace(bundle, context_length=context_length)
-        if self.orientation is not None and bundle.preprocessing is not None:
-            bundle = replace(bundle, preprocessing=replace(bundle.preprocessing, orientation=self.orientation))
-        return Model(bundle, self.batch_size)
+        model = load(self.bundle, batch_size=self.batch_size)
+        longest = model.bundle.context_length
+        if context_length is not None and not 3 <= context_length <= longest:
+            raise JclipError(
+                f"{self.bundle} reads texts of {longest} tokens, so --context-length {context_length} is not "
+                f"possible: give 3 to {longest}, or train it further with more (stages.N.context_length)"
+            )
+        return model.changed(context_length=context_length, orientation=self.orientation)
 
     def show(self, evaluation: Evaluation) -> None:
         """Prints the results as tables or JSON, and writes the folder if one is given."""

@@ -1,0 +1,227 @@
+"""Speed of inference on CPUs: jclip and its exports beside transformers, cn_clip and jimm, with the same weights.
+
+    python -m benchmarks.inference                     about 8 GB of disk, some minutes
+    python -m benchmarks.inference --models clip-vit-b-16 --batches 1 --rounds 3
+
+Each contender runs in its own process with the same number of threads. First every contender computes every batch, and
+its features are compared with jclip's in float32; one that differs by more than its tolerance ends the program. Then
+they take turns, so that a busy machine disturbs all of them. A ratio is the time of the fastest other library over a
+contender's time in the same round; the table has the median and the extremes. Exits with 1 if the best of ours is less
+than 1.5 times as fast as the best of theirs in float32, or less than 3 times with int8, for any batch.
+
+Weights are random: the arithmetic is the same as with published ones. Contenders that are not installed are left out.
+jimm needs another version of typeguard than tyro, so it is installed into a folder of its own:
+
+    pip install --no-deps --target FOLDER jax-image-models tokamax jaxtyping einshape qwix wadler-lindig "typeguard<3"
+    python -m benchmarks.inference --jimm FOLDER
+"""
+
+import contextlib
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+
+from benchmarks.captions import CHINESE, ENGLISH
+from benchmarks.contenders import CONTENDERS, Batch, Contender, use_threads, write_models
+from benchmarks.decode import photographs
+
+AIMS = {"float32": 1.5, "int8": 3.0}
+"""Minimum ratio of speeds of the best of ours to the best of theirs, which is in float32."""
+_SHORTEST_TURN, _MOST_CALLS = 0.3, 20
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the comparison.
+
+    Attributes:
+      models: published models.
+      batches: batch sizes.
+      towers: towers.
+      rounds: number of turns of each contender.
+      threads: processors that each contender may use.
+      cpu: measure processor seconds instead of time. With one thread they depend little on what else runs.
+      jimm: folder in which jimm is installed; by default jimm is left out.
+      without: names of contenders to leave out.
+      keep: folder for the models, which a later run reuses; by default they are removed.
+    """
+
+    models: tuple[str, ...] = ("chinese-clip-vit-b-16", "clip-vit-b-16")
+    batches: tuple[int, ...] = (1, 8, 32)
+    towers: tuple[Literal["image", "text"], ...] = ("image", "text")
+    rounds: int = 3
+    threads: int = 2
+    cpu: bool = False
+    jimm: Path | None = None
+    without: tuple[str, ...] = ()
+    keep: Path | None = None
+
+
+Seconds = dict[str, list[float]]
+"""Seconds of a batch by contender, one number for each round."""
+
+
+def main(options: Options) -> int:
+    """Compares, prints tables, and returns the exit code."""
+    code = 0
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in options.models:
+            folder = (options.keep or Path(temporary)) / name
+            if not folder.is_dir():
+                _apart(write_models, name, folder)
+            code |= compare(name, folder, options)
+    return code
+
+
+def compare(name: str, folder: Path, options: Options) -> int:
+    """Compares the contenders on one model and returns 1 if an aim is missed."""
+    chosen = [each for each in CONTENDERS if name.startswith(each.families) and each.name not in options.without]
+    for contender in list(chosen):
+        if not (options.jimm if contender.apart else contender.is_installed):
+            print(f"{contender.name} is not installed: left out", file=sys.stderr)
+            chosen.remove(contender)
+    code = 0
+    with _processes(chosen, folder, options) as ends:
+        for tower in options.towers:
+            for size in options.batches:
+                _check(ends, chosen, tower, _batch(name, tower, size))
+                seconds = _take_turns(ends, options.rounds)
+                print(f"\n{name}, {tower}, batch {size}\n")
+                code |= report(chosen, seconds)
+    return code
+
+
+def report(contenders: Sequence[Contender], seconds: Seconds) -> int:
+    """Prints one table, and returns 1 if an aim is missed."""
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    best = min((each.name for each in contenders if each.side == "theirs"), key=medians.__getitem__)
+    ratios = {
+        name: [theirs / ours for ours, theirs in zip(each, seconds[best], strict=True)]
+        for name, each in seconds.items()
+    }
+    print(f"| contender | arithmetic | ms | speed over {best} | lowest | highest |\n|---|---|{'---:|' * 4}")
+    for each in contenders:
+        spread = " | ".join(f"{pick(ratios[each.name]):.2f}" for pick in (statistics.median, min, max))
+        print(f"| {each.name} | {each.precision} | {1000 * medians[each.name]:.1f} | {spread} |", flush=True)
+    code = 0
+    for precision, aim in AIMS.items():
+        ours = [each.name for each in contenders if each.side == "ours" and each.precision == precision]
+        if not ours:
+            continue
+        winner = min(ours, key=medians.__getitem__)
+        ratio = statistics.median(ratios[winner])
+        print(f"\n{precision}: {winner} is {ratio:.2f} times as fast as {best}; the aim is {aim}", flush=True)
+        code |= ratio < aim
+    return int(code)
+
+
+def _batch(name: str, tower: str, size: int) -> Any:
+    """Returns `size` images as uint8 (n, 224, 224, 3), or captions in the model's language."""
+    if tower == "text":
+        captions = CHINESE if name.startswith("chinese") else ENGLISH
+        return [captions[i % len(captions)] for i in range(size)]
+    from jclip.images.preprocess import Preprocessing, to_array
+
+    return np.stack([to_array(Preprocessing(), picture) for picture in photographs(size, 500)])
+
+
+def _check(ends: dict[str, Connection], contenders: Sequence[Contender], tower: str, batch: Any) -> None:
+    """Gives every contender a batch, which it computes once; raises SystemExit if features differ."""
+    found: dict[str, np.ndarray] = {}
+    for each in contenders:  # one after another, so that compilers do not compete
+        ends[each.name].send((tower, batch))
+        features = np.asarray(ends[each.name].recv(), np.float32)
+        found[each.name] = features / np.linalg.norm(features, axis=1, keepdims=True)
+    for each in contenders:
+        if each.precision == "float32":
+            difference = float(np.abs(found[each.name] - found["jclip"]).max())
+        else:
+            difference = float(1 - (found[each.name] * found["jclip"]).sum(axis=1).min())
+        print(f"{each.name}: difference {difference:.1e}", file=sys.stderr)
+        if not difference <= each.difference:
+            raise SystemExit(f"{each.name} differs from jclip by {difference:.1e}, more than {each.difference:.0e}")
+
+
+def _take_turns(ends: dict[str, Connection], rounds: int) -> Seconds:
+    seconds = defaultdict(list)
+    for number in range(rounds):
+        for name in ends if number % 2 == 0 else reversed(ends):
+            ends[name].send("go")
+            seconds[name].append(ends[name].recv())
+    return dict(seconds)
+
+
+@contextlib.contextmanager
+def _processes(contenders: Sequence[Contender], folder: Path, options: Options) -> Iterator[dict[str, Connection]]:
+    """Yields a connection to the process of each contender."""
+    spawn, ends = multiprocessing.get_context("spawn"), {}
+    try:
+        for each in contenders:
+            ends[each.name], theirs = spawn.Pipe()
+            packages = options.jimm if each.apart else None
+            spawn.Process(target=_serve, args=(theirs, each, folder, options, packages)).start()
+            theirs.close()  # so that recv raises if the contender dies
+            ends[each.name].recv()
+        yield ends
+    finally:
+        for end in ends.values():
+            end.close()
+        for process in multiprocessing.active_children():
+            process.join()
+
+
+def _serve(asked: Connection, contender: Contender, folder: Path, options: Options, packages: Path | None) -> None:
+    """Runs a contender: a batch is answered by its features, and "go" by the seconds of a call.
+
+    `packages` is a folder of packages that it needs instead of the installed ones.
+    """
+    if packages is not None:
+        sys.path.insert(0, str(packages))
+    use_threads(options.threads)
+    clock = time.process_time if options.cpu else time.perf_counter
+    opened = contender.open(folder, options.threads)
+    asked.send("open")
+    with contextlib.suppress(EOFError):
+        while True:
+            message = asked.recv()
+            if message != "go":
+                tower, batch = message
+                compute = getattr(opened, tower)(batch)
+                asked.send(compute())
+                continue
+            seconds = _seconds(compute, clock, 1)  # wakes threads and caches; a long call need not be repeated
+            if seconds < _SHORTEST_TURN:
+                seconds = _seconds(compute, clock, min(_MOST_CALLS, 1 + int(_SHORTEST_TURN / seconds)))
+            asked.send(seconds)
+
+
+def _seconds(compute: Batch, clock: Callable[[], float], calls: int) -> float:
+    """Returns the mean seconds of a call."""
+    begin = clock()
+    for _ in range(calls):
+        compute()
+    return (clock() - begin) / calls
+
+
+def _apart(function: Any, *arguments: Any) -> None:
+    """Calls a function in another process, so that this one stays small."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit("the models were not written")
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))
