@@ -34,6 +34,9 @@ Leaf = TypeVar("Leaf")
 
 _FORMAT = 1
 _IDENTITY = "bundle 1"  # another digest of the same contents needs another number
+EXPORT_RECORD = "export.json"
+"""File that marks a folder as an export, see `jclip.export.record`."""
+
 _LARGEST_CONFIG = 16 << 20  # bytes
 _CONFIG, _TOKENIZER, _PARAMETERS, _STATS = "config.json", "tokenizer", "parameters.safetensors", "batch_stats/"
 
@@ -154,6 +157,8 @@ def open_bundle(folder: Path | str) -> Bundle:
     folder = Path(folder)
     config_file = folder / _CONFIG
     if not config_file.is_file():
+        if (folder / EXPORT_RECORD).is_file():
+            raise JclipError(f"{folder} is an export, and this needs a bundle: name the bundle that it was made from")
         why = f"it has no {_CONFIG}" if folder.is_dir() else "there is no such folder"
         raise JclipError(f"{folder} is not a bundle: {why}. Train one, or convert a checkpoint: jclip convert SRC DST")
     record = read_object(config_file, largest=_LARGEST_CONFIG)

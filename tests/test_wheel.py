@@ -219,7 +219,7 @@ class Hidden:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Hidden())
-import jclip.inference, jclip.models.zoo, jclip.cli.doctor
+import jclip.loading, jclip.models.zoo, jclip.cli.doctor, jclip.cli.cache_clear
 from jclip.cli import main
 
 for words in ("train demo/english", "finetune a b c", "configs"):

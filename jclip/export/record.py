@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from jclip import __version__
+from jclip.bundle import EXPORT_RECORD
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
@@ -21,7 +22,7 @@ from jclip.io.json_files import entry, read_object
 from jclip.models.build import ModelConfig
 from jclip.plain import as_json, shown
 
-RECORD = "export.json"
+RECORD = EXPORT_RECORD
 _VERSION = 1
 _LARGEST = 16 << 20  # bytes
 

@@ -158,7 +158,7 @@ def run(planned: Planned, console: Console) -> results.FinetuneOutcome | Stopped
         ) from None
     if not ended.finished:
         return Stopped(ended.position.total, ended.signal)
-    start = local_bundle(request.bundle)
+    start = local_bundle(planned.note.get("start", request.bundle))  # the same commit of a repository as before
     with console.working("comparing with the starting model"):
         splits = [VALID, *(["test"] if "test" in open_folder(planned.data).info.splits else [])]
         trained = results.trained_bundle(workdir, ended.bundles)
@@ -231,7 +231,7 @@ def _choose(request: Request, note: dict[str, Any], console: Console) -> dict[st
         headline=results.headline(tasks, main),
     )
     rows = [asdict(choice) for choice in chosen.table]
-    note = _write_note(request.out, {**note, "folder": str(folder.resolve()), "table": rows})
+    note = _write_note(request.out, {**note, "start": name, "folder": str(folder.resolve()), "table": rows})
     with whole_file(request.out / FILE) as partial:
         partial.write_text(text, encoding="utf-8")
     return note

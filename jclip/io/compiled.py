@@ -32,6 +32,8 @@ MOST = 10_000
 _LEAST_FREE = 256 << 20  # bytes of the disk, below which nothing is written
 _OPTIONS = ("jax_compilation_cache_dir", "jax_enable_compilation_cache", "jax_compilation_cache_max_size")
 _DIR, _LEAST_SECONDS = _OPTIONS[0], "jax_persistent_cache_min_compile_time_secs"
+_begun: list[Path] = []
+"""Folder of a `programs_kept` that has begun and not ended."""
 _OF_A_KIND = ("flags", "Features", "model name", "CPU part")
 _TROUBLE = re.compile(r"Error (reading|writing) persistent compilation cache entry for '([^']*)': (.*)", re.DOTALL)
 
@@ -55,15 +57,27 @@ def programs_kept(complain: Callable[[str], None]) -> Iterator[None]:
         return
     place = folder / _processor()
     _limit(folder)
+    _begun.append(place)
     _set(_DIR, str(place))
     _set(_LEAST_SECONDS, 0.0 if _has_room(folder) else math.inf)
     try:
         with _one_line_of_trouble(place, complain):
             yield
     finally:
+        keep_none()
+        _limit(folder)
+
+
+def keep_none() -> None:
+    """Ends the keeping of programs that `programs_kept` has begun, for a run of several processes.
+
+    Only the first process of a run writes programs. If it then has those that the others must compile, it does not take
+    part in their compilation, which some platforms divide between the processes.
+    """
+    while _begun:
+        _begun.pop()
         _set(_DIR, None)
         os.environ.pop(_LEAST_SECONDS.upper(), None)
-        _limit(folder)
 
 
 def _is_users() -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from jclip.errors import JclipError
 from jclip.io.json_files import decode
-from jclip.io.tensors import Lazy, hint_for, nbytes, read_blocks, regular_size
+from jclip.io.tensors import Lazy, hint_for, nbytes, read_blocks, read_into, regular_size
 from jclip.plain import shown
 
 _LONGEST_HEADER = 32 << 20  # bytes: 100,000 tensors and more; the format's own bound is 100 MB
@@ -165,7 +165,15 @@ def _stored(file: Path, shape: tuple[int, ...], dtype: np.dtype, start: int, sto
         dtype,
         partial(_values, file, dtype, start, 0, (stop - start) // dtype.itemsize),
         partial(_values, file, dtype, start),
+        partial(_whole, file, shape, dtype, start),
     )
+
+
+def _whole(file: Path, shape: tuple[int, ...], dtype: np.dtype, start: int) -> np.ndarray:
+    """Returns a tensor that begins at byte `start`, read into its place."""
+    found = np.empty(shape, dtype)
+    read_into(found, file, start)
+    return found
 
 
 def _values(file: Path, dtype: np.dtype, start: int, first: int, last: int) -> Iterator[np.ndarray]:

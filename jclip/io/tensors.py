@@ -1,7 +1,9 @@
 """Tensors whose values are read on demand, and the functions that read blocks of bytes from files."""
 
+import io
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +25,14 @@ class Lazy:
       dtype: dtype in the machine's byte order.
       parts: yields the values in C order, in arrays of `dtype` and of any shape. Each call starts from the beginning.
       span: yields the values between two flat indices likewise; None if only the whole tensor can be read.
+      whole: returns the whole tensor, if there is a faster way than its parts.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     parts: Callable[[], Iterator[np.ndarray]]
     span: Callable[[int, int], Iterator[np.ndarray]] | None = None
+    whole: Callable[[], np.ndarray] | None = None
 
     @classmethod
     def of(cls, array: np.ndarray) -> "Lazy":
@@ -42,6 +46,8 @@ class Lazy:
 
         Raises JclipError if the file is damaged, and ValueError if the parts' size or dtype is not the tensor's.
         """
+        if self.whole is not None:
+            return self.whole()
         whole = np.empty(self.shape, self.dtype)
         flat, filled = whole.reshape(-1), 0
         for piece in self.pieces():
@@ -107,21 +113,40 @@ def read_blocks(file: Path, start: int, stop: int) -> Iterator[np.ndarray]:
 
     Raises JclipError if the file is shorter, or cannot be read.
     """
+    with _opened(file, start) as handle:
+        while start < stop:
+            block = np.empty(min(BLOCK, stop - start), np.uint8)
+            _fill(block, handle, file)
+            yield block
+            start += block.size
+
+
+def read_into(array: np.ndarray, file: Path, start: int) -> None:
+    """Fills a contiguous array with the bytes of a file from `start`.
+
+    Raises JclipError if the file is shorter, or cannot be read.
+    """
+    with _opened(file, start) as handle:
+        _fill(array.reshape(-1).view(np.uint8), handle, file)
+
+
+@contextmanager
+def _opened(file: Path, start: int) -> Iterator[io.FileIO]:
     try:
         with open(file, "rb", buffering=0) as handle:
             handle.seek(start)
-            while start < stop:
-                block = np.empty(min(BLOCK, stop - start), np.uint8)
-                filled = 0
-                while filled < block.size:
-                    got = handle.readinto(block.data[filled:])
-                    if not got:
-                        raise JclipError(f"{file} became shorter while it was read: fetch it again")
-                    filled += got
-                yield block
-                start += block.size
+            yield handle
     except OSError as error:
         raise JclipError(f"{file} cannot be read ({error.strerror}): check the disk, or fetch it again") from None
+
+
+def _fill(block: np.ndarray, handle: io.FileIO, file: Path) -> None:
+    filled = 0
+    while filled < block.size:
+        got = handle.readinto(block.data[filled:])
+        if not got:
+            raise JclipError(f"{file} became shorter while it was read: fetch it again")
+        filled += got
 
 
 def regular_size(file: Path) -> int:

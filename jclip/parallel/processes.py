@@ -24,6 +24,7 @@ import jax
 from jclip.errors import JclipError, first_line
 from jclip.internals import coordination_client, process_count
 from jclip.internals import process_index as process_index
+from jclip.io.compiled import keep_none
 from jclip.parallel import lifeline
 from jclip.plain import complain
 
@@ -59,6 +60,7 @@ def connect(distributed: bool = False) -> None:
         arguments = _from_environment(given)
         if arguments["num_processes"] == 1:
             return
+    keep_none()
     try:
         jax.distributed.initialize(
             **arguments,

@@ -17,7 +17,7 @@ from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
 
-CONTEXT = 12
+CONTEXT = 10
 _TOKENIZERS = {}
 
 

@@ -116,3 +116,18 @@ def test_each_kind_of_processor_has_its_own_programs(monkeypatch):
     text = Path("/proc/cpuinfo").read_text()
     monkeypatch.setattr(Path, "read_text", lambda self, **_: text.replace("flags", "flags\t\t: amx\nflags", 1))
     assert compiled._processor() != here
+
+
+def test_a_run_of_several_processes_keeps_none(tmp_path, monkeypatch):
+    for name in (*compiled._OPTIONS, compiled._LEAST_SECONDS):
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path))
+    monkeypatch.delitem(sys.modules, "jax")  # as if it was not imported yet
+    with compiled.programs_kept(print):
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"].startswith(f"{tmp_path}/compiled/")
+        compiled.keep_none()
+        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "own")
+    with compiled.programs_kept(print):
+        compiled.keep_none()
+    assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "own"

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jclip.bundle import Bundle
+from jclip.encoding import text_encoder
 from jclip.errors import JclipError
 from jclip.export.beside import write_beside
 from jclip.export.formats import ExportOptions, Say
@@ -143,9 +143,7 @@ def _check_texts(model: Model, file: Path) -> tuple[float, np.ndarray]:
     ids_bl = np.full((len(lengths), longest), pad_id, np.int32)
     for row, length in zip(ids_bl, lengths, strict=True):
         row[:length] = [begin, *draw.integers(0, size, length - 2), end]
-    encode = jax.jit(lambda variables, ids: model.apply(variables, ids, method="encode_text"))
-    wanted_bd = np.asarray(encode(model.variables, ids_bl))
-    wanted_bd = wanted_bd / np.linalg.norm(wanted_bd, axis=1, keepdims=True)
+    wanted_bd = np.asarray(text_encoder(bundle.config)(model.variables, ids_bl))
     ids_bl = ids_bl.astype(np.int64)
     alone = [tower(row[None, :length]) for row, length in zip(ids_bl, lengths, strict=True)]
     return _largest(file, wanted_bd, tower(ids_bl), np.concatenate(alone)), ids_bl
