@@ -72,7 +72,8 @@ def clear(names: Sequence[str] = ()) -> tuple[list[Item], list[str]]:
     known = {known: item for item in found for known in (item.source, item.name)}
     for name in names:
         if name not in known:
-            raise JclipError(f"{name!r} is not in the cache: {suggestion(name, list(known))}")
+            hint = suggestion(name, list(known)) if known else "it is empty"
+            raise JclipError(f"{name!r} is not in the cache: {hint}")
     chosen = [item for item in found if not names or {item.name, item.source} & set(names)]
     removed, errors = [], []
     for item in chosen:

@@ -88,6 +88,8 @@ def test_an_empty_cache_says_so(cache, capsys):
     for command in ("list", "clear"):
         assert main(["cache", command]) == 0
         assert "nothing is in the cache" in capsys.readouterr().out
+    assert main(["cache", "clear", "x"]) == 1
+    assert capsys.readouterr().err == "jclip cache: 'x' is not in the cache: it is empty\n"
     assert main(["cache", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == []
     assert not cache.exists()
