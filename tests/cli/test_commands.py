@@ -69,7 +69,7 @@ def test_an_unknown_command(arguments, told, capsys):
     assert captured.out == "" and captured.err.startswith(told) and captured.err.count("\n") == 1
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "plan", "doctor"])
+@pytest.mark.parametrize("command", ["demo", "train", "plan", "doctor", "search", "index"])
 def test_every_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([command, "--help"])

@@ -23,6 +23,7 @@ COMMANDS = [
     ["convert", "--to", "hf", "bundle"],
     ["data", "inspect", "folder", "--sheet"],
     ["data", "import", "--language", "zh", "parallel-tsv", "texts.tsv"],
+    ["search", "index", "dog", "--html"],
     ["demo", "--workdir"],
 ]
 
