@@ -7,7 +7,24 @@ from pathlib import Path
 
 import pytest
 
-from jclip.cli import COMMANDS, convert, data_example, data_import, data_inspect, data_split, plan, train, verify
+from jclip.cli import (
+    COMMANDS,
+    cache_clear,
+    convert,
+    data_example,
+    data_import,
+    data_inspect,
+    data_split,
+    embed,
+    export,
+    index,
+    plan,
+    search,
+    serve,
+    train,
+    verify,
+)
+from jclip.cli import classify as classify_command
 from jclip.cli import demo as demo_command
 from jclip.cli import finetune as finetune_command
 from jclip.cli.configs import parse
@@ -28,7 +45,7 @@ COMMAND_LINES = [
     shlex.split(command, comments=True)[1:]
     for kind, lines in blocks(ENGLISH)
     if not kind
-    for command in re.findall(r"\bjclip (?:[a-z].*?)(?=; done|$| &)", "\n".join(lines), re.MULTILINE)
+    for command in re.findall(r"\bjclip (?:[a-z].*?)(?=; done|$| &| \|)", "\n".join(lines), re.MULTILINE)
     for command in [command.replace("$seed", "0")]
 ]
 OPTIONS = {
@@ -38,6 +55,9 @@ OPTIONS = {
     ("data", "split"): data_split.SplitOptions, ("data", "inspect"): data_inspect.InspectOptions,
     ("eval", "retrieval"): retrieval.RetrievalOptions, ("eval", "classify"): classify.ClassifyOptions,
     ("eval", "probe"): probe.ProbeOptions, ("eval", "compare"): compare.CompareOptions,
+    ("classify",): classify_command.ClassifyOptions, ("embed",): embed.EmbedOptions,
+    ("search",): search.SearchOptions, ("index",): index.IndexOptions, ("serve",): serve.ServeOptions,
+    ("export",): export.ExportCommandOptions, ("cache", "clear"): cache_clear.ClearOptions,
 }  # fmt: skip
 
 
@@ -87,7 +107,7 @@ def test_python_compiles():
 
 def test_public_names_exist():
     rows = re.findall(r"^\| `(jclip[\w.]*)` \| (.*) \|$", ENGLISH, re.MULTILINE)
-    assert len(rows) == 9
+    assert len(rows) == 11
     for namespace, names in rows:
         module = import_module(namespace)
         for name in re.findall(r"`(\w+)`", names):
