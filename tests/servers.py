@@ -54,7 +54,7 @@ class Postgres:
 
     def start(self) -> None:
         """Starts the server, and waits for it."""
-        arguments = ("-D", self._data, "-k", self._data, "-h", "", "-c", "fsync=off", "-c", "shared_buffers=16MB")
+        arguments = ("-D", self._data, "-k", self._data, "-h", "", "-c", "fsync=off")
         log = (self.folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(

@@ -22,9 +22,9 @@ from jclip.search.page import write_page
 from jclip.search.queries import Query, Tower, parse_query
 from jclip.search.searching import Searcher, check_page
 from jclip.search.stores.addresses import Address, is_address, parse_address
+from jclip.search.stores.opening import open_store
 from jclip.search.stores.pushing import source_of
 from jclip.search.stores.searching import StoreSearcher, known_facts
-from jclip.search.stores.store import open_store
 
 _HITS = 10
 

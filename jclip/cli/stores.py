@@ -13,8 +13,9 @@ from jclip.console import Console, facts, text
 from jclip.search.index import Index
 from jclip.search.stores.addresses import parse_address
 from jclip.search.stores.measuring import StoreAnn, build_and_measure
+from jclip.search.stores.opening import open_store
 from jclip.search.stores.pushing import Pushed, push, source_of
-from jclip.search.stores.store import Store, open_store
+from jclip.search.stores.store import Store
 from jclip.units import format_duration
 
 

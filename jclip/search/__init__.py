@@ -9,6 +9,8 @@ Names:
   parse_query: reads a query such as "狗 + 雪 - 人".
   Filter, Comparison: conditions on entries: folder, date, kind and metadata.
   build_ann, open_ann: build and open the approximate index of a large index.
+  open_store, push, StoreSearcher: copy an index to a table of pgvector or Milvus, and search there.
+  register_store: adds a kind of vector database.
   embed: embeds images and texts into a new index, or updates one.
   EmbedReport: result of `embed`: numbers of entries, and the images that were skipped.
   Progress: state of `embed` at one moment.
@@ -35,5 +37,9 @@ if TYPE_CHECKING:
     from jclip.search.queries import parse_query as parse_query
     from jclip.search.searching import Hit as Hit
     from jclip.search.searching import Searcher as Searcher
+    from jclip.search.stores.opening import open_store as open_store
+    from jclip.search.stores.opening import register_store as register_store
+    from jclip.search.stores.pushing import push as push
+    from jclip.search.stores.searching import StoreSearcher as StoreSearcher
 
 __all__, __getattr__, __dir__ = lazy(__name__, __file__)

@@ -1,12 +1,15 @@
 """`jclip index --to` and `jclip search` with a database, as a user sees them."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from jclip.cli import main
 from tests.cli.small_index import write_all
 
+ROOT = Path(__file__).parents[2]
 ENTRIES = 6
 
 
@@ -103,3 +106,14 @@ def test_wrong_uses_are_refused(made, capsys, tmp_path, monkeypatch):
     assert "cannot be reached" in fails(capsys, "index", index, "--to", "pgvector://me:secret@127.0.0.1:1/db")
     message = fails(capsys, "search", "pgvector://me:secret@127.0.0.1:1/db", "a")
     assert "pgvector://me@127.0.0.1:1/db, table jclip cannot be reached" in message and "secret" not in message
+
+
+def test_the_example_of_the_document(made, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, place in (("photos.index", "index"), ("bundle", "bundle")):
+        (tmp_path / name).symlink_to(made / place)
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/stores.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(example, "docs/stores.md", "exec"), {})
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "Pushed(written=6, deleted=0, unchanged=0)" and len(lines) == 5
+    assert {int(line.split()[1]) for line in lines} <= {1, 2, 3, 4, 5, 9}

@@ -1,19 +1,16 @@
-"""Interface of a vector database that holds copies of indexes, and its registered kinds.
+"""Interface of a vector database that holds copies of indexes.
 
 A table has one row for each entry of the indexes pushed to it. Each row names its source, the index that it came from,
 so that several machines can push their indexes to one table, and each removes only its own rows.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from jclip.errors import JclipError
-from jclip.names import suggestion
-from jclip.outside import KINDS, import_kind
 from jclip.search.entries import Entry
 from jclip.search.filters import Filter
 from jclip.search.index import IndexFacts
@@ -87,39 +84,3 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Closes the connection."""
-
-
-def _pgvector(address: Address) -> Store:
-    from jclip.search.stores.pgvector import PgvectorStore
-
-    return PgvectorStore(address)
-
-
-def _milvus(address: Address) -> Store:
-    from jclip.search.stores.milvus import MilvusStore
-
-    return MilvusStore(address)
-
-
-_OPENERS: dict[str, Callable[[Address], Store]] = {"pgvector": _pgvector, "milvus": _milvus}
-
-
-def register_store(kind: str, opener: Callable[[Address], Store]) -> None:
-    """Registers a kind of database under the name that begins its addresses.
-
-    A module of another package can register one: see `jclip.outside`. Its entry point has the name of the kind.
-    """
-    _OPENERS[kind] = opener
-
-
-def open_store(address: Address) -> Store:
-    """Connects to a database. Raises JclipError if its kind is not known, or it cannot be reached."""
-    if address.kind not in _OPENERS:
-        import_kind(address.kind)
-    opener = _OPENERS.get(address.kind)
-    if opener is None:
-        raise JclipError(
-            f"{address.kind} is not a known kind of database: {suggestion(address.kind, _OPENERS)}, or name the "
-            f"module that registers it in {KINDS}"
-        )
-    return opener(address)

@@ -2,7 +2,7 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.search.stores.addresses import Address, is_address, parse_address
-from jclip.search.stores.store import open_store
+from jclip.search.stores.opening import open_store
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_unknown_kinds_are_refused():
 
 def test_a_kind_from_outside(monkeypatch, tmp_path):
     (tmp_path / "mine.py").write_text(
-        "from jclip.search.stores.store import register_store\n"
+        "from jclip.search.stores.opening import register_store\n"
         "register_store('toy', lambda address: ('a toy', address))\n"
     )
     monkeypatch.setenv("JCLIP_KINDS", str(tmp_path / "mine.py"))

@@ -13,9 +13,9 @@ from jclip.search.index import Index
 from jclip.search.searching import Searcher
 from jclip.search.stores import milvus, pushing
 from jclip.search.stores.addresses import parse_address
+from jclip.search.stores.opening import open_store
 from jclip.search.stores.pushing import Pushed, push
 from jclip.search.stores.searching import StoreSearcher
-from jclip.search.stores.store import open_store
 from tests import servers
 from tests.search.indexes import small_entry, write_small_index
 

@@ -16,9 +16,9 @@ from jclip.search.queries import parse_query
 from jclip.search.searching import Searcher
 from jclip.search.stores import pushing
 from jclip.search.stores.addresses import parse_address
+from jclip.search.stores.opening import open_store
 from jclip.search.stores.pushing import Pushed, push
 from jclip.search.stores.searching import StoreSearcher
-from jclip.search.stores.store import open_store
 from tests.search.indexes import FACTS, small_entry, write_small_index
 
 DIM = 8
