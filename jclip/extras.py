@@ -37,6 +37,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "onnx": "export",
     "onnxruntime": "export",
+    "safetensors": "export",
     "apache_beam": "beam",
     "wandb": "wandb",
 }
