@@ -36,6 +36,7 @@ EXTRAS = {
     "prometheus_client": "serve",
     "onnx": "export",
     "onnxruntime": "export",
+    "safetensors": "export",
     "apache_beam": "beam",
     "wandb": "wandb",
 }

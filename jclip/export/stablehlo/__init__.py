@@ -16,5 +16,10 @@ def write(model: Model, folder: Path, options: ExportOptions, say: Say) -> dict[
 
 
 FORMAT = register(
-    Format("stablehlo", "StableHLO for jax on CPUs, GPUs and TPUs, weights, and run.py to load them", write)
+    Format(
+        "stablehlo",
+        "StableHLO for jax on CPUs, GPUs and TPUs, weights, and run.py to load them",
+        write,
+        modules=("safetensors",),  # of run.py, which also compares the functions with the model
+    )
 )
