@@ -217,6 +217,13 @@ def _apply(connection: sqlite3.Connection, work: Work, plan: Plan, changes: Chan
     connection.executemany("DELETE FROM entries WHERE id = ?", ((id,) for id in changes.gone))
     for row in work.rows("SELECT id, kind, place FROM scope ORDER BY id"):
         run("INSERT OR REPLACE INTO sources VALUES (?, ?, ?)", row)
+    # An unchanged entry of a source that is gone belongs to the source that found it.
+    moved = work.rows(
+        "SELECT p.source, e.id, e.source FROM plan p JOIN base.entries e ON e.path = p.path WHERE unchanged"
+    )
+    connection.executemany(
+        "UPDATE entries SET source = ? WHERE id = ?", (row[:2] for row in moved if row[2] in plan.gone)
+    )
     connection.executemany("DELETE FROM sources WHERE id = ?", ((id,) for id in plan.gone))
     for row in work.rows("SELECT id, kind, place, stamp FROM main.containers ORDER BY id"):
         run("INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?)", row)

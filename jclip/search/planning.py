@@ -63,16 +63,16 @@ def plan_work(
         try:
             check_there(source)
         except Gone as error:
-            if not lister.entries_before():
+            if source not in remembered:
                 raise
-            if not drop_missing:
+            if not (drop_missing or lister.was_file()):
                 raise Gone(f"{error}; --drop-missing drops its {lister.entries_before():,} entries") from None
             plan.gone.append(lister.id)
             continue
         with work.transaction():
             for piece in pieces(source, listed):
                 lister.take(piece)
-        if not drop_missing and lister.is_empty() and lister.entries_before():
+        if not drop_missing and lister.is_empty and lister.entries_before():
             raise Gone(
                 f"{source.name} has no images any more, but the index has {lister.entries_before():,} entries of it: "
                 "mount its disk, or drop them with --drop-missing"
@@ -82,7 +82,12 @@ def plan_work(
 
 
 class _Lister:
-    """Lister of one source."""
+    """Lister of one source.
+
+    Attributes:
+      id: id of the source in the index.
+      is_empty: False if anything was found that is embedded, or that keeps entries.
+    """
 
     def __init__(self, work: Work, plan: Plan, source: Source, check: Callable[[Container], None]):
         self._work, self._plan, self._source, self._check = work, plan, source, check
@@ -90,17 +95,19 @@ class _Lister:
         self.id = known[0][0] if known else _next_id(work, "scope", "sources")
         work.rows("INSERT OR IGNORE INTO scope VALUES (?, ?, ?)", (self.id, *source))
         self._containers: dict[tuple[str, bytes], int] = {}
+        self.is_empty = True
 
     def entries_before(self) -> int:
         return self._work.number("SELECT count(*) FROM base.entries WHERE source = ?", (self.id,))
 
-    def is_empty(self) -> bool:
-        """Returns True if nothing was found, and nothing is kept."""
-        tables = ("plan", "kept_containers", "kept_folders")
-        return not any(
-            self._work.rows(f"SELECT 1 FROM {table}{' WHERE source = ?' * (table == 'plan')} LIMIT 1", values)
-            for table, values in zip(tables, ((self.id,), (), ()), strict=True)
-        )
+    def was_file(self) -> bool:
+        """Returns True if the source was a file, and the folder that it was in still has other files."""
+        place = self._source.place
+        was = "SELECT 1 FROM base.entries WHERE path = ?1 UNION ALL SELECT 1 FROM base.containers WHERE place = ?1"
+        try:
+            return bool(self._work.rows(was, (place,)) and os.listdir(os.path.dirname(place)))
+        except OSError:
+            return False
 
     def listed_before(self) -> list[bytes]:
         """Returns the paths of an earlier list."""
@@ -116,8 +123,9 @@ class _Lister:
         if isinstance(piece, Other):
             self._plan.others += 1
         elif isinstance(piece, Lost):
-            self._work.lose(piece, self.id)
+            self._lose(piece)
         elif isinstance(piece, Found):
+            self.is_empty = False
             size, mtime_ns = piece.status.st_size, piece.status.st_mtime_ns
             item = Item(piece.path, file_stamp(piece.status), size=size, mtime_ns=mtime_ns)
             self._work.add(item, self.id, None, None)
@@ -130,22 +138,28 @@ class _Lister:
             self._check(container)
             stamp = container.stamp()
             if self._is_unchanged(container.kind, place, stamp):
+                self.is_empty = False
                 return
             self._plan.listers.append(container)
             number = len(self._plan.listers) - 1
             for item in container.items():
                 if isinstance(item, Lost):
-                    self._work.lose(item, self.id)
+                    self._lose(item)
                 else:
+                    self.is_empty = False
                     own = item.container
                     its = None if own is None else self._container(*own, stamp if own[1] == place else b"")
                     self._work.add(item, self.id, number, its)
         except OSError as error:
-            self._work.lose(Lost(place, UNLISTED, error.strerror or str(error), folder=True), self.id)
+            self._lose(Lost(place, UNLISTED, error.strerror or str(error), folder=True))
         except JclipError as error:
             if place == self._source.place:
                 raise
-            self._work.lose(Lost(place, _REFUSED, str(error)), self.id)
+            self._lose(Lost(place, _REFUSED, str(error)))
+
+    def _lose(self, lost: Lost) -> None:
+        self._work.lose(lost, self.id)
+        self.is_empty = self.is_empty and not lost.folder
 
     def _is_unchanged(self, kind: str, place: bytes, stamp: bytes) -> bool:
         """Returns True, and keeps its entries, if a container is unchanged and all of it could be read before."""
