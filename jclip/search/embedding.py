@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,12 +96,10 @@ class ModelSource:
 
     Attributes:
       open: opens it.
-      place: returns its path or address, for index.json.
       is_chosen: True if the user chose it: then it is checked even if nothing must be encoded.
     """
 
     open: Callable[[], Embedder]
-    place: Callable[[], str]
     is_chosen: bool = True
 
 
@@ -146,7 +144,7 @@ def embed(
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
     options = Options(update, dry_run, orientation, workers, batch_size, drop_missing, watch)
-    return embed_with(ModelSource(lambda: model, lambda: model.name), given, Path(folder), options)
+    return embed_with(ModelSource(lambda: model), given, Path(folder), options)
 
 
 def embed_with(model: ModelSource, words: Sequence[str | Path], folder: Path, options: Options) -> EmbedReport:
@@ -221,7 +219,7 @@ def _facts(index: Index | None, opened: _Opened, orientation: Orientation | None
     if index is None:
         model = opened.model()
         return IndexFacts(
-            model.identity, model.name, opened.source.place(), model.embed_dim, orientation or "apply",
+            model.identity, model.name, model.source or model.name, model.embed_dim, orientation or "apply",
             f"jclip {__version__}",
         )  # fmt: skip
     if orientation not in (None, index.facts.orientation):
@@ -229,8 +227,8 @@ def _facts(index: Index | None, opened: _Opened, orientation: Orientation | None
             f"{index.folder} was made with orientation {index.facts.orientation!r}, not {orientation!r}: give the same "
             "one, or make another index"
         )
-    if opened.source.is_chosen:
-        opened.model()
+    if opened.source.is_chosen:  # it may have another place now
+        return replace(index.facts, model_source=opened.model().source or index.facts.model_source)
     return index.facts
 
 
@@ -260,6 +258,8 @@ def _written(work: Work, plan: Plan, folder: Path, index: Index | None, facts: I
         deque(find_changes(work, changes), maxlen=0)
         return changes
     if index is not None:
+        if facts != index.facts:
+            write_facts(folder, facts)
         return write_update(work, plan, index)
     with whole_folder(folder, replace=False) as partial:
         write_facts(partial, facts)

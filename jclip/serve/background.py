@@ -44,6 +44,11 @@ class QueuedModel:
         return str(self._model.name)
 
     @property
+    def source(self) -> str:
+        """Path or address from which the model was loaded."""
+        return str(self._model.source)
+
+    @property
     def embed_dim(self) -> int:
         """Size of a vector."""
         return int(self._model.embed_dim)

@@ -85,7 +85,8 @@ def batcher(model):
 
 def test_a_queued_model_is_the_model(batcher, model):
     queued = QueuedModel(model, batcher)
-    assert (queued.identity, queued.name, queued.embed_dim) == (model.identity, model.name, model.embed_dim)
+    for name in ("identity", "name", "source", "embed_dim"):
+        assert getattr(queued, name) == getattr(model, name)
     pixels = np.stack([np.asarray(drawn(number, (32, 32))) for number in range(7)])
     np.testing.assert_allclose(queued.encode_image(pixels), model.encode_image(pixels), atol=TOLERANCE)
     np.testing.assert_allclose(queued.encode_text(["a", "狗"]), model.encode_text(["a", "狗"]), atol=TOLERANCE)
