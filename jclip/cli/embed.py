@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(EmbedOptions, arguments, "jclip embed")
     if len(options.paths) < (1 if options.update else 2):
-        raise JclipError("give SOURCE and OUT: a folder of images, and a name for the index")
+        raise JclipError("give SOURCE and OUT: a folder of images, and a name for the index; or an index, and --update")
     *sources, out = options.paths
     if options.to is not None:
         if options.dry_run or options.format != "index":

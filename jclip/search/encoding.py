@@ -165,7 +165,8 @@ class _Batches:
     def _store(self) -> None:
         if self._running is not None:
             (batch, features), self._running = self._running, None
-            self._work.finish(batch.done, batch.keys, features.result())
+            self._work.finish([*batch.done, *self._settled], batch.keys, features.result())
+            self._settled = []
             self._waiting = set(self._batch.keys)
 
 

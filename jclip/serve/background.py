@@ -116,6 +116,7 @@ class Job:
                 update=True,
                 orientation=self._orientation,
                 watch=self._watch,
+                snapshot=self._gallery.open,
             )
             self._gallery.open()
         except JclipError as error:
