@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jclip.errors import JclipError
-from jclip.images.opening import FOREIGN, MISSING, NO_FILE, TOO_LARGE, UNDECODABLE
+from jclip.images.opening import FOREIGN, MISSING, NO_FILE, TOO_LARGE, UNDECODABLE, UNREADABLE
 from jclip.search.embedding import embed
 from jclip.search.index import Index
 from jclip.search.originals import read_original
@@ -159,10 +159,33 @@ def test_a_folder_that_cannot_be_listed_is_skipped(tmp_path, monkeypatch):
             raise PermissionError(13, "Permission denied")  # root may list anything
         return scandir(place)
 
+    def below(place, *arguments, **more):
+        if b"secret/" in os.fsencode(place):
+            raise PermissionError(13, "Permission denied")
+        return stat(place, *arguments, **more)
+
     monkeypatch.setattr("os.scandir", refusing)
+    stat = os.stat
+    monkeypatch.setattr("os.stat", below)
     report, index = embedded(photos, tmp_path / "index")
     assert reasons_of(report, photos) == {"secret": "the folder cannot be listed"}
     assert len(index) == 1
+
+
+def test_a_file_that_may_not_be_read_is_skipped(tmp_path, monkeypatch):
+    from jclip.io import reading
+
+    photos = fill(tmp_path / "photos", {"a.png": encoded(0), "secret.png": encoded(1)})
+    opened = os.open
+
+    def refusing(place, *arguments, **more):
+        if os.fsencode(place).endswith(b"secret.png"):
+            raise PermissionError(13, "Permission denied")
+        return opened(place, *arguments, **more)
+
+    monkeypatch.setattr(reading.os, "open", refusing)
+    report, _ = embedded(photos, tmp_path / "index")
+    assert [(each.reason, each.detail) for each in report.skipped] == [(UNREADABLE, "Permission denied")]
 
 
 def write_tar(place: Path, members: dict, mode="w") -> Path:
