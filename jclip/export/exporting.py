@@ -33,6 +33,8 @@ def export(
     the written files give other features than the model. Then nothing is left of the folder.
     """
     check_options(form, options)
+    if not model.bundle.params:
+        raise JclipError("this model is an export already: export its bundle")
     with whole_folder(destination, replace=False) as partial:
         record = record_of(model, form.name, form.write(model, partial, options, say))
         say("writing the record")
