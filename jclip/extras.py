@@ -31,6 +31,7 @@ EXTRAS = {
     "faiss": "search",
     "psycopg": "pgvector",
     "pymilvus": "milvus",
+    "grpc": "milvus",
     "starlette": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",
