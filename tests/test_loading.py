@@ -17,7 +17,7 @@ import pytest
 import jclip
 from jclip import conversion, loading, rules
 from jclip.bundle import open_bundle
-from jclip.encoding import _image_encoder
+from jclip.encoding import image_encoder
 from jclip.errors import JclipError
 from jclip.io import entries, tensors
 from jclip.io.safetensors import open_safetensors, write_safetensors
@@ -355,7 +355,7 @@ def test_bfloat16_halves_the_parameters_and_gives_float32_features(bundle):
     assert {leaf.dtype for path, leaf in rules.paths_of(half.params).items() if "/" in path} == {
         jnp.dtype(jnp.bfloat16)
     }
-    compiled = _image_encoder(half.bundle.config, half.bundle.preprocessing, half._compute)
+    compiled = image_encoder(half.bundle.config, half.bundle.preprocessing, half._compute)
     assert "bf16" in compiled.lower(half.variables, PICTURES).as_text()
     for name, inputs in (("encode_image", PICTURES), ("encode_text", TEXTS)):
         ours, exact = getattr(half, name)(inputs), getattr(whole, name)(inputs)
