@@ -1,4 +1,4 @@
-"""The description for a package index: README.md without the images, whose links hold only in a checkout."""
+"""The description for a package index: README.md without images, whose links hold only in a checkout."""
 
 import re
 from pathlib import Path

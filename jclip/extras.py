@@ -32,6 +32,7 @@ EXTRAS = {
     "psycopg": "pgvector",
     "pymilvus": "milvus",
     "grpc": "milvus",
+    "milvus_lite": "milvus",
     "starlette": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",

@@ -257,6 +257,8 @@ def test_every_dependency_is_declared():
     }
     called = {
         "PIL": "pillow",
+        "faiss": "faiss_cpu",
+        "grpc": "grpcio",
         "absl": "absl_py",
         "faiss": "faiss_cpu",
         "grpc": "grpcio",

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from jclip import __version__
+from jclip.cache.programs import programs_kept
 from jclip.cli.dispatch import dispatch
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
 from jclip.extras import reported_extras
-from jclip.io.compiled import programs_kept
 from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
 
 COMMANDS = {

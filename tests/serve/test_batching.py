@@ -166,7 +166,7 @@ def test_a_model_that_cannot_be_compiled_is_reported():
 @pytest.mark.parametrize("largest", [1, 3])
 def test_every_length_and_size_is_compiled(model, largest):
     """Requests of the small bundle compile nothing after the warm-up."""
-    from jclip.encoding import _image_encoder, _text_encoder
+    from jclip.encoding import image_encoder, text_encoder
     from jclip.inference import Model
     from jclip.models.compute import DEFAULT
     from jclip.serve.batching import warm_up
@@ -174,7 +174,7 @@ def test_every_length_and_size_is_compiled(model, largest):
     apart = Model(model.bundle, batch_size=largest)
     warm_up(apart, largest, lambda: False)
     config = model.bundle.config
-    encoders = _text_encoder(config, DEFAULT), _image_encoder(config, model.bundle.preprocessing, DEFAULT)
+    encoders = text_encoder(config, DEFAULT), image_encoder(config, model.bundle.preprocessing, DEFAULT)
     sizes = [encoder._cache_size() for encoder in encoders]
     for count in range(1, largest + 1):
         apart.encode_text(["红色的猫" * 9] * count)
