@@ -20,6 +20,7 @@ from jclip.bundle import open_bundle
 from jclip.cache import models
 from jclip.encoding import image_encoder
 from jclip.errors import JclipError
+from jclip.inference import Model
 from jclip.io import tensors
 from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.loading import local_bundle
@@ -99,6 +100,14 @@ def test_a_file_with_a_usual_name_is_read_with_the_files_beside_it(source):
     assert converted(source / WEIGHTS) == (folder, [])
     broken.change_json(source / "config.json", lambda said: said.update(logit_scale_init_value=2.0))
     assert len(converted(source / WEIGHTS)[1]) == 1
+
+
+def test_a_model_knows_its_source(bundle, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    assert jclip.load(bundle.name, tower="text").source == str(bundle.resolve())
+    loaded = jclip.load(source)
+    assert loaded.source == str(source.resolve())  # not the folder of the conversion
+    assert Model(loaded.bundle).source == "" and loaded.changed(context_length=4).source == ""
 
 
 def test_a_bundle_is_not_converted(bundle, cache):

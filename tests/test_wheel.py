@@ -260,8 +260,6 @@ def test_every_dependency_is_declared():
         "faiss": "faiss_cpu",
         "grpc": "grpcio",
         "absl": "absl_py",
-        "faiss": "faiss_cpu",
-        "grpc": "grpcio",
         "orbax": "orbax_checkpoint",
         "open_clip": "open_clip_torch",
         "array_record": "array_record",
