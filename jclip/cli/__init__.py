@@ -23,7 +23,7 @@ COMMANDS = {
     "plan": "prints the stages, parameters, arithmetic and memory of a run, without training",
     "configs": "lists the recipes that come with jclip, by name",
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
-    "export": "writes a bundle for runtimes without jclip: ONNX",
+    "export": "writes a bundle for runtimes without jclip: ONNX and StableHLO",
     "verify": "checks a converted bundle against its source weights",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "classify": "classifies images by labels of your own",
