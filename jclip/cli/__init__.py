@@ -24,7 +24,7 @@ COMMANDS = {
     "configs": "lists the recipes that come with jclip, by name",
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
     "verify": "checks a converted bundle against its source weights",
-    "export": "writes a bundle for runtimes without jclip: ONNX",
+    "export": "writes a bundle for runtimes without jclip: ONNX and StableHLO",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "data": "imports and inspects data sets",
     "embed": "embeds images and texts into an index, and updates it",
