@@ -69,6 +69,7 @@ class Load:
       lost: requests without an answer.
       wrong: answers that differ from the model's.
       memory: resident bytes of the service, sampled.
+      cpu: CPU time of the service, in seconds. Other programs disturb it less than the rate.
     """
 
     seconds: float = 0.0
@@ -76,6 +77,7 @@ class Load:
     lost: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     memory: list[int] = field(default_factory=list)
+    cpu: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -201,13 +203,13 @@ def _loaded(port: int, process: int, inputs: list[tuple[str, np.ndarray | None]]
         connection.close()
 
     threads = [threading.Thread(target=client) for _ in range(clients)]
-    begun = time.perf_counter()
+    begun, before = time.perf_counter(), _cpu(process)
     for thread in threads:
         thread.start()
     while any(thread.is_alive() for thread in threads):
         load.memory.append(_memory(process))
         time.sleep(min(0.25, seconds / 20))
-    load.seconds = time.perf_counter() - begun
+    load.seconds, load.cpu = time.perf_counter() - begun, _cpu(process) - before
     return load
 
 
@@ -228,19 +230,24 @@ def _memory(process: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+def _cpu(process: int) -> float:
+    """Returns the CPU time of a process, in seconds. Linux only."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def report(batched: Load, single: Load) -> list[str]:
     """Prints the table, and returns what does not hold."""
     print(
-        "| batches | answers | per second | median, ms | p95, ms | lost | wrong | memory at the end |\n|---|"
-        + "---:|" * 7
+        "| batches | answers | per second | median, ms | p95, ms | CPU, ms an answer | lost | wrong | "
+        "memory at the end |\n|---|" + "---:|" * 8
     )
     for name, load in (("as usual", batched), ("of one", single)):
         times = f"{1000 * load.percentile(50):.0f} | {1000 * load.percentile(95):.0f}"
+        cpu = 1000 * load.cpu / max(1, len(load.latencies))
         memory = f"{load.memory[-1] / 1e6:.0f} MB, x{load.growth:.2f}"
-        print(
-            f"| {name} | {len(load.latencies)} | {load.rate:.1f} | {times} | {len(load.lost)} | {len(load.wrong)} | "
-            f"{memory} |"
-        )
+        faults = f"{len(load.lost)} | {len(load.wrong)}"
+        print(f"| {name} | {len(load.latencies)} | {load.rate:.1f} | {times} | {cpu:.0f} | {faults} | {memory} |")
     factor = batched.rate / single.rate
     print(f"\nthroughput: x{factor:.2f}")
     faults = [
