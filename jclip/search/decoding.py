@@ -149,8 +149,8 @@ def _seconds(time: object, zone: object) -> int | None:
         return None
     offset = _ZONE.match(zone) if isinstance(zone, str) else None
     try:
-        *most, second = map(int, match.groups())
-        found = datetime(*most, min(second, 59))  # type: ignore[arg-type,misc]  # 60 is a leap second
+        year, month, day, hour, minute, second = map(int, match.groups())
+        found = datetime(year, month, day, hour, minute, min(second, 59))  # 60 is a leap second
         if offset is not None:
             shift = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
             found = found.replace(tzinfo=timezone(-shift if offset[1] == "-" else shift))
