@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from jclip import __version__
+from jclip.cache.programs import programs_kept
 from jclip.cli.dispatch import dispatch
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
 from jclip.extras import reported_extras
-from jclip.io.compiled import programs_kept
 from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
 
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
     "configs": "lists the recipes that come with jclip, by name",
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
     "verify": "checks a converted bundle against its source weights",
-    "export": "writes a bundle for runtimes without jclip: ONNX",
+    "export": "writes a bundle for runtimes without jclip: ONNX and StableHLO",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
     "data": "imports and inspects data sets",
     "embed": "embeds images and texts into an index, and updates it",

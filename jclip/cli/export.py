@@ -78,15 +78,12 @@ def main(arguments: Sequence[str]) -> int:
     from jclip import loading
     from jclip.export.exporting import check_options, export
     from jclip.export.formats import ExportOptions, format_named
-    from jclip.export.record import is_export
 
     form = format_named(options.format)
     console = Console(stderr=True, quiet=options.json)
     gate = None if options.gate is None else _Gate(options.gate, options.protocol, options.split)
     choices = ExportOptions(options.with_preprocessing, options.int8, gate, options.max_loss)
     check_options(form, choices)
-    if is_export(Path(options.bundle)):
-        raise JclipError(f"{options.bundle} is an export already: export its bundle")
     with console.working("reading") as say:
         record = export(loading.load(options.bundle), options.destination, form, choices, say)
     if options.json:

@@ -14,6 +14,7 @@ import numpy as np
 from jclip.bundle import Bundle, check_parts
 from jclip.encoding import Encoder
 from jclip.errors import JclipError
+from jclip.export.beside import TOKENIZER
 from jclip.export.record import Record, read_record
 from jclip.images.opening import cores
 from jclip.images.preprocess import Preprocessing
@@ -21,9 +22,6 @@ from jclip.inference import Model
 from jclip.names import TowerName
 from jclip.plain import shown
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
-
-TOKENIZER = "tokenizer"
-"""Folder with jclip's own files of the tokenizer."""
 
 
 class OnnxModel(Model):

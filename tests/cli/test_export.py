@@ -109,7 +109,7 @@ def test_an_export_is_not_exported_again(place, tmp_path, capsys):
     capsys.readouterr()
     assert asked(tmp_path / "onnx", tmp_path / "again") == 1
     said = capsys.readouterr().err
-    assert "onnx is an export already: export its bundle" in said and said.count("\n") == 1
+    assert "this model is an export already: export its bundle" in said and said.count("\n") == 1
 
 
 def test_evaluated_like_its_bundle(place, tmp_path, capsys):

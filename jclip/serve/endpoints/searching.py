@@ -145,8 +145,8 @@ class Searching:
     async def _duplicates(self, given: Given, request: Request) -> Response:
         k, offset, threshold = self._page(given), given["offset"], given["threshold"]
         with self._service.encoding.places(1):
-            groups = await self._gallery.run(
-                lambda searcher: searcher.near_duplicates(threshold, k + 1, offset), slow=True
+            groups = await self._gallery.run_long(
+                lambda searcher, report: searcher.near_duplicates(threshold, k + 1, offset, report=report)
             )
         return answered({"groups": [[hit.record() for hit in group] for group in groups[:k]], "more": len(groups) > k})
 
