@@ -59,6 +59,17 @@ def source(whole, tmp_path):
     return tmp_path / "source"
 
 
+@pytest.fixture
+def copying(bundle, monkeypatch):
+    """Makes a conversion copy the bundle: for tests of the cache, which do not need the towers."""
+
+    def copied(name, place, report):
+        shutil.copytree(bundle, place)
+        return {"sources": [{"commit": None}]}
+
+    monkeypatch.setattr(loading, "convert", copied)
+
+
 def converted(source):
     """Returns the bundle's folder, and the lines that were said."""
     lines = []
@@ -81,7 +92,7 @@ def test_a_checkpoint_is_converted_once_and_says_so(source, bundle, cache, capsy
     assert json.loads((entry.content / "passport.json").read_text())["sources"][0]["comparison"]["compared"]
 
 
-def test_equal_files_elsewhere_share_a_conversion_and_changed_ones_do_not(source, tmp_path):
+def test_equal_files_elsewhere_share_a_conversion_and_changed_ones_do_not(source, tmp_path, copying):
     folder, _ = converted(source)
     shutil.copytree(source, tmp_path / "elsewhere")
     assert converted(tmp_path / "elsewhere") == (folder, [])
@@ -94,11 +105,16 @@ def test_equal_files_elsewhere_share_a_conversion_and_changed_ones_do_not(source
     assert converted(tmp_path / "elsewhere") == (folder, [])
 
 
-def test_a_file_with_a_usual_name_is_read_with_the_files_beside_it(source):
+def test_a_file_with_a_usual_name_is_read_with_the_files_beside_it(source, copying):
     folder, _ = converted(source)
     assert converted(source / WEIGHTS) == (folder, [])
     broken.change_json(source / "config.json", lambda said: said.update(logit_scale_init_value=2.0))
     assert len(converted(source / WEIGHTS)[1]) == 1
+
+
+def test_the_record_names_the_source_for_every_working_directory(source, copying, monkeypatch):
+    monkeypatch.chdir(source.parent)
+    assert converted(source.name)[1] and models.entries()[0].record["source"] == str(source)
 
 
 def test_a_bundle_is_not_converted(bundle, cache):
@@ -109,14 +125,7 @@ def test_a_bundle_is_not_converted(bundle, cache):
 
 @pytest.mark.parametrize("name", ["config.json", "parameters.safetensors", "tokenizer/vocab.txt"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
-def test_a_damaged_entry_is_noticed_and_made_again(name, damage, bundle, source, monkeypatch):
-    """Does not convert three towers nine times: a conversion copies the bundle."""
-
-    def copied(name, place, report):
-        shutil.copytree(bundle, place)
-        return {"sources": [{"commit": None}]}
-
-    monkeypatch.setattr(loading, "convert", copied)
+def test_a_damaged_entry_is_noticed_and_made_again(name, damage, source, copying):
     folder, _ = converted(source)
     before = broken.listing(folder)
     file = folder / name
@@ -130,7 +139,7 @@ def test_a_damaged_entry_is_noticed_and_made_again(name, damage, bundle, source,
     assert again == folder and broken.listing(folder) == before
 
 
-def test_an_entry_without_its_record_is_made_again(source, bundle, monkeypatch):
+def test_an_entry_without_its_record_is_made_again(source, copying):
     folder, _ = converted(source)
     for record in ("{", "[]", "{}", None):
         file = folder.parent / "source.json"
