@@ -36,9 +36,7 @@ def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
         cache_folder()
     monkeypatch.undo()
     monkeypatch.setenv("JCLIP_CACHE", "~nobody-of-this-name/cache")
-    with pytest.raises(
-        JclipError, match="JCLIP_CACHE is ~nobody-of-this-name/cache, but there is no such user"
-    ):
+    with pytest.raises(JclipError, match="JCLIP_CACHE is ~nobody-of-this-name/cache, but there is no such user"):
         cache_folder()
 
 
