@@ -180,7 +180,9 @@ def _converted(entry_name: str, source: str, commit: str | None, say: Say) -> Pa
         return made
 
     try:
-        folder = made_once(entry_name, _is_whole, make, lambda: say(f"{source}: waiting for another process, which converts it"))
+        folder = made_once(
+            entry_name, _is_whole, make, lambda: say(f"{source}: waiting for another process, which converts it")
+        )
     except _NotConverted as error:
         raise JclipError(str(error)) from None
     except JclipError as error:

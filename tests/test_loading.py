@@ -185,7 +185,8 @@ def test_two_processes_at_once_convert_once(source, bundle, cache):
     assert [out for out, _ in found] == [[jclip.load(bundle).identity]] * 2
     lines = [line for _, err in found for line in err]
     assert sum("converting" in line for line in lines) == 1
-    assert {re.sub("^.*: ", "", line) for line in lines if "converting" not in line} <= {"waiting for another process, which converts it"}
+    others = {re.sub("^.*: ", "", line) for line in lines if "converting" not in line}
+    assert others <= {"waiting for another process, which converts it"}
     assert len(list((cache / "models").glob("[!.]*"))) == 1 and not list((cache / "models").glob(".*.partial"))
 
 

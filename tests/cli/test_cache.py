@@ -121,6 +121,13 @@ def test_it_clears_by_name_or_source(name, filled, capsys):
     assert recall("kind", "name", "stamp") == "digest"
 
 
+def test_it_clears_a_path_of_the_working_directory(filled, tmp_path, monkeypatch, capsys):
+    put("file", str(tmp_path / "weights.pt"), 10)
+    monkeypatch.chdir(tmp_path)
+    assert main(["cache", "clear", "./weights.pt"]) == 0
+    assert "weights.pt" in capsys.readouterr().out and len(contents()) == 3
+
+
 def test_an_unknown_name_removes_nothing(filled, capsys):
     assert main(["cache", "clear", "idle", "usde"]) == 1
     assert "'usde' is not in the cache: did you mean used?" in capsys.readouterr().err
