@@ -65,8 +65,11 @@ def load(
     if is_export(place):
         if dtype != "float32":
             raise JclipError(f"{place} is an export, which computes as it was written: omit dtype, or load its bundle")
-        return load_onnx(place, tower=tower, batch_size=batch_size)
-    return load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
+        model: Model = load_onnx(place, tower=tower, batch_size=batch_size)
+    else:
+        model = load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
+    model.source = absolute(source)
+    return model
 
 
 def absolute(source: str | Path) -> str:

@@ -20,6 +20,7 @@ from jclip.bundle import open_bundle
 from jclip.cache import models
 from jclip.encoding import image_encoder
 from jclip.errors import JclipError
+from jclip.inference import Model
 from jclip.io import tensors
 from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.loading import local_bundle
@@ -115,6 +116,14 @@ def test_a_file_with_a_usual_name_is_read_with_the_files_beside_it(source, copyi
 def test_the_record_names_the_source_for_every_working_directory(source, copying, monkeypatch):
     monkeypatch.chdir(source.parent)
     assert converted(source.name)[1] and models.entries()[0].record["source"] == str(source)
+
+
+def test_a_model_knows_its_source(bundle, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    assert jclip.load(bundle.name, tower="text").source == str(bundle.resolve())
+    loaded = jclip.load(source)
+    assert loaded.source == str(source.resolve())  # not the folder of the conversion
+    assert Model(loaded.bundle).source == "" and loaded.changed(context_length=4).source == ""
 
 
 def test_a_bundle_is_not_converted(bundle, cache):
