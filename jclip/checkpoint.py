@@ -13,7 +13,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,7 @@ import orbax.checkpoint as ocp
 from jclip.errors import JclipError, first_line
 from jclip.internals import no_orbax_tracebacks, orphaned_readers_end
 from jclip.io.files import is_full_disk
+from jclip.io.json_files import read_object
 from jclip.orbax_manager import literal_path, open_manager, state_handler
 from jclip.parallel.checksum import checksums
 from jclip.parallel.processes import broadcast, everywhere, gather, is_first_process, on_first, wait_until_visible
@@ -286,6 +287,14 @@ class Checkpoints:
     def _remove_unfinished(self) -> None:
         for folder in self._folder.glob(f"*{_UNFINISHED}*"):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def newest_record(folder: Path) -> dict[str, Any]:
+    """Returns the record of the newest checkpoint in a folder whose record can be read; empty if there is none."""
+    for place in sorted(folder.glob("[0-9]*"), key=lambda place: int(place.name) if place.name.isdigit() else -1)[::-1]:
+        with suppress(JclipError):
+            return read_object(place / "record" / _JSON)
+    return {}
 
 
 def _seal(record: dict[str, Any], journal: list[dict[str, Any]]) -> str:

@@ -8,7 +8,7 @@ without torch, and without a network if it was converted before.
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -85,6 +85,20 @@ def pinned(source: str | Path, say: Say = complain) -> str:
     """
     name = absolute(source)
     return f"{name.partition('@')[0]}@{_commit(name, say)}" if name.startswith(SCHEME) else name
+
+
+def converted_before(source: str, folders: Iterable[str]) -> str:
+    """Returns a repository's name with the commit of which one of some folders is the conversion.
+
+    Other sources, and a repository that none of them was converted from, are returned unchanged.
+    """
+    name = absolute(source)
+    for folder in map(Path, folders):
+        entry = read_entry(folder.parent.name)
+        commit = entry.record.get("commit") if entry is not None and entry.content == folder else None
+        if entry is not None and commit and entry.record.get("source") == name:
+            return f"{name.partition('@')[0]}@{commit}"
+    return source
 
 
 def local_bundle(source: str | Path, say: Say = complain) -> Path:
@@ -169,7 +183,9 @@ def _converted(entry_name: str, source: str, commit: str | None, say: Say) -> Pa
         return made
 
     try:
-        folder = made_once(entry_name, _is_whole, make, lambda: say(f"{source}: waiting for another process"))
+        folder = made_once(
+            entry_name, _is_whole, make, lambda: say(f"{source}: waiting for another process, which converts it")
+        )
     except _NotConverted as error:
         raise JclipError(str(error)) from None
     except JclipError as error:

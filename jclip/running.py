@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from jclip.checkpoint import newest_record
+from jclip.config import leaves
 from jclip.errors import JclipError
 from jclip.evaluators import evaluators
 from jclip.io.files import check_folder
-from jclip.loading import local_bundle
+from jclip.loading import converted_before, local_bundle
 from jclip.marks import Mark, replaced
-from jclip.parallel.processes import everywhere, on_first, sharing_errors
+from jclip.parallel.processes import everywhere, is_first_process, on_first, sharing_errors
+from jclip.plain import complain
 from jclip.train.configuration import Run
 from jclip.train.evaluating import Evaluator
 from jclip.train.logging.progress import Watcher
@@ -40,21 +44,35 @@ def run(
     folder = Path(workdir)
     with sharing_errors():
         on_first(lambda: check_folder(folder))  # before evaluations are opened, which may take long
-        config = everywhere(lambda: _with_bundles(config, resumes=any((folder / "checkpoints").glob("[0-9]*"))))
+        config = everywhere(lambda: _with_bundles(config, newest_record(folder / "checkpoints")))
         found = everywhere(lambda: evaluators(config))
         return train(config, folder, watcher=watcher, evaluators={**found, **(more or {})}, stop_after=stop_after)
 
 
-def _with_bundles(config: Run, *, resumes: bool) -> Run:
-    """Returns a run whose starting points and teachers are bundles on the disk: other sources are converted."""
+def _with_bundles(config: Run, record: Mapping[str, Any]) -> Run:
+    """Returns a run whose starting points and teachers are bundles on the disk: other sources are converted.
+
+    Args:
+      config: the run.
+      record: record of the checkpoint from which it resumes; empty for a new run. A repository keeps the commit that
+        the run began with, even if the hub has a newer one.
+    """
+    marked = record.get("folders", ())
+    folders = [value for name, value in leaves(record.get("config")) if name in marked and isinstance(value, str)]
 
     def folder_of(source: str) -> str:
         try:
-            found = local_bundle(source) if source else Path(source)
+            found = local_bundle(converted_before(source, folders), _say_once) if source else Path(source)
         except JclipError:
-            if resumes:  # it no longer needs its starting point; a teacher that is missing is reported when it is read
+            if record:  # it no longer needs its starting point; a teacher that is missing is reported when it is read
                 return source
             raise
         return source if found == Path(source) else str(found)
 
     return replaced(config, Mark.BUNDLE, folder_of)
+
+
+def _say_once(line: str) -> None:
+    """Prints a line of a conversion, of which all processes of a run say the same."""
+    if is_first_process():
+        complain(line)

@@ -4,11 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from jclip import loading
+from jclip.bundle import Origin
+from jclip.cache import models
+from jclip.checkpoint import newest_record
 from jclip.configs.altclip import vit_l_14
 from jclip.errors import JclipError
 from jclip.marks import Mark, marked, replaced
 from jclip.running import _with_bundles
 from tests.conversion import broken
+
+COMMIT = "a" * 40
 
 
 @pytest.fixture
@@ -35,7 +41,7 @@ def test_every_bundle_of_a_run_is_found(run):
 
 def test_a_checkpoint_becomes_its_bundle(run, checkpoint, tmp_path, capsys):
     run = replace(run, starts_from=((r"text/.*", f"{checkpoint}/"), (r"image/.*", "a/bundle/"), (r".*", "")))
-    found = _with_bundles(run, resumes=False)
+    found = _with_bundles(run, {})
     (_, folder), *others = found.starts_from
     assert folder.startswith(f"{tmp_path}/cache/models/files.") and folder.endswith("/bundle")
     assert tuple(others) == run.starts_from[1:] and found.stages == run.stages
@@ -44,6 +50,41 @@ def test_a_checkpoint_becomes_its_bundle(run, checkpoint, tmp_path, capsys):
 
 def test_a_resumed_run_needs_its_starting_point_no_longer(run):
     run = replace(run, starts_from=((r".*", "hf://nobody/nothing"),))
-    assert _with_bundles(run, resumes=True) is run
+    assert _with_bundles(run, {"config": {}, "folders": []}) is run
     with pytest.raises(JclipError, match="hf://nobody/nothing cannot be fetched"):
-        _with_bundles(run, resumes=False)
+        _with_bundles(run, {})
+
+
+@pytest.fixture
+def entry(tmp_path, monkeypatch):
+    """The cache has a conversion of hf://makers/model, whose hub cannot be reached."""
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path / "cache"))
+
+    def make(place):
+        place.mkdir()
+        return {"source": "hf://makers/model", "commit": COMMIT, "stamp": Origin.of(place).stamp, "identity": ""}
+
+    return models.made_once(loading._of_commit("hf://makers/model", COMMIT), lambda entry: True, make, lambda: None)
+
+
+def test_a_resumed_run_keeps_the_commit_that_it_began_with(run, entry, monkeypatch):
+    source = "hf://makers/model"
+    asked = []
+    monkeypatch.setattr(loading, "commit_of", lambda name: asked.append(name) or name.partition("@")[2] or "b" * 40)
+    run = replace(run, starts_from=((r".*", source),))
+    record = {"folders": ["starts_from.0.1"], "config": {"starts_from": [[".*", str(entry)]]}}
+    assert _with_bundles(run, record).starts_from == ((r".*", str(entry)),)
+    assert asked[0] == f"{source}@{COMMIT}"
+    other = replace(run, starts_from=((r".*", "hf://makers/other"),))  # the user has changed it
+    assert _with_bundles(other, record) is other and asked[-1] == "hf://makers/other"
+
+
+def test_the_newest_record_that_can_be_read_counts(tmp_path):
+    assert newest_record(tmp_path / "none") == {}
+    for number, record in ((9, '{"a": 1}'), (10, '{"a": 2}'), (11, "{"), (12, None)):
+        folder = tmp_path / str(number) / "record"
+        folder.mkdir(parents=True)
+        if record:
+            (folder / "metadata").write_text(record)
+    (tmp_path / "13.orbax-checkpoint-tmp" / "record").mkdir(parents=True)
+    assert newest_record(tmp_path) == {"a": 2}

@@ -66,16 +66,17 @@ def contents() -> list[Item]:
 def clear(names: Sequence[str] = ()) -> tuple[list[Item], list[str]]:
     """Removes items by their names or sources, or everything, and what killed processes have left.
 
-    Returns what was removed, and an error for each item that another process uses. Raises JclipError, before anything
-    is removed, if nothing has one of the names.
+    A source may be given as a relative path. Returns what was removed, and an error for each item that another process
+    uses. Raises JclipError, before anything is removed, if nothing has one of the names.
     """
     found = contents()
     known = {known: item for item in found for known in (item.source, item.name)}
-    for name in names:
-        if name not in known:
+    wanted = {name: name if name in known else str(Path(name).resolve()) for name in names}
+    for name, meant in wanted.items():
+        if meant not in known:
             hint = suggestion(name, list(known)) if known else "it is empty"
             raise JclipError(f"{name!r} is not in the cache: {hint}")
-    chosen = [item for item in found if not names or {item.name, item.source} & set(names)]
+    chosen = [item for item in found if not names or {item.name, item.source} & set(wanted.values())]
     removed, errors = [], []
     for item in chosen:
         try:

@@ -1,41 +1,10 @@
-"""The cache's folder, and digests that are remembered for unchanged files."""
+"""Digests are remembered for unchanged files."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 from jclip.cache.digests import recall, remember, stamp
-from jclip.cache.folder import cache_folder
-from jclip.errors import JclipError
-
-
-@pytest.mark.parametrize(
-    ("own", "shared", "home", "folder"),
-    [
-        ("/own", "/shared", "/home/a", "/own"),
-        ("~/own", "/shared", "/home/a", "/home/a/own"),
-        ("", "/shared", "/home/a", "/shared/jclip"),
-        ("", "relative", "/home/a", "/home/a/.cache/jclip"),
-        ("", "", "/home/a", "/home/a/.cache/jclip"),
-    ],
-)
-def test_the_folder(own, shared, home, folder, monkeypatch):
-    for name, value in (("JCLIP_CACHE", own), ("XDG_CACHE_HOME", shared), ("HOME", home)):
-        monkeypatch.setenv(name, value)
-    assert cache_folder() == Path(folder)
-
-
-def test_a_user_without_a_home_is_told_what_to_set(monkeypatch):
-    for name in ("JCLIP_CACHE", "XDG_CACHE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-
-    def homeless():
-        raise RuntimeError("Could not determine home directory.")
-
-    monkeypatch.setattr(Path, "home", homeless)
-    with pytest.raises(JclipError, match="no home folder for the cache: set JCLIP_CACHE"):
-        cache_folder()
 
 
 def test_a_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):

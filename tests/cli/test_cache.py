@@ -121,10 +121,50 @@ def test_it_clears_by_name_or_source(name, filled, capsys):
     assert recall("kind", "name", "stamp") == "digest"
 
 
+def test_it_clears_a_path_of_the_working_directory(filled, tmp_path, monkeypatch, capsys):
+    put("file", str(tmp_path / "weights.pt"), 10)
+    monkeypatch.chdir(tmp_path)
+    assert main(["cache", "clear", "./weights.pt"]) == 0
+    assert "weights.pt" in capsys.readouterr().out and len(contents()) == 3
+
+
 def test_an_unknown_name_removes_nothing(filled, capsys):
     assert main(["cache", "clear", "idle", "usde"]) == 1
     assert "'usde' is not in the cache: did you mean used?" in capsys.readouterr().err
     assert len(contents()) == 3
+
+
+def test_what_a_killed_clearing_has_left_is_cleared(filled, capsys):
+    left = filled / f".compiled.12345678.{_machine()}.partial" / "old"
+    left.mkdir(parents=True)
+    assert main(["cache", "clear", "idle"]) == 0
+    assert not left.parent.exists() and (filled / "compiled").exists()
+
+
+def test_what_cannot_be_removed_is_said_after_the_rest(filled, capsys, monkeypatch):
+    """Root may remove everything, so the refusal of the system is simulated."""
+    rename = Path.rename
+
+    def refusing(self, target):
+        if self.name == "idle":
+            raise PermissionError(13, "Permission denied", str(self))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    assert main(["cache", "clear"]) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2 and [item.name for item in contents()] == ["idle"]
+    assert err == (
+        f"jclip cache: {filled}/models/idle cannot be removed (Permission denied): correct its permissions, and those "
+        "of the folder that it is in\n"
+    )
+
+
+def test_what_another_process_has_cleared_meanwhile_is_no_error(filled, capsys):
+    (idle,) = (item for item in contents() if item.name == "idle")
+    for _ in range(2):
+        idle.remove()
+    assert [item.name for item in contents()] == ["compiled", "used"]
 
 
 def test_what_is_being_made_is_in_use(filled, capsys):

@@ -103,6 +103,7 @@ def test_wrong_uses_are_refused(made, capsys, tmp_path, monkeypatch):
     assert "--duplicates compares the entries of an index" in fails(capsys, "search", address, "--duplicates")
     assert "photos.index is not an index" in fails(capsys, "search", "photos.index", "a", "--to", address)
     assert "there is no such table; push an index" in fails(capsys, "search", address, "a")
+    assert not (tmp_path / "photos.db").exists()
     assert "cannot be reached" in fails(capsys, "index", index, "--to", "pgvector://me:secret@127.0.0.1:1/db")
     message = fails(capsys, "search", "pgvector://me:secret@127.0.0.1:1/db", "a")
     assert "pgvector://me@127.0.0.1:1/db, table jclip cannot be reached" in message and "secret" not in message

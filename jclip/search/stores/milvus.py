@@ -7,6 +7,7 @@ HNSW, replaces it. Filters contain only hex digits and numbers: see `jclip.searc
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,6 +52,7 @@ class MilvusStore:
 
     def __init__(self, address: Address):
         self.address = address
+        self._is_new = _is_file(address) and not os.path.lexists(address.place)
         try:
             self._client = MilvusClient(**_connection(address), timeout=_CONNECT, dedicated=True)
         except (MilvusException, grpc.RpcError) as error:
@@ -71,6 +73,7 @@ class MilvusStore:
         """See `Store`."""
         if self.facts() is not None:
             return
+        self._is_new = False
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("key", DataType.VARCHAR, max_length=64, is_primary=True)
         schema.add_field("source", DataType.VARCHAR, max_length=64)
@@ -164,6 +167,8 @@ class MilvusStore:
             from milvus_lite.server_manager import server_manager_instance
 
             server_manager_instance.release_server(self.address.place)
+        if self._is_new:  # a search has found no file, and milvus-lite has made an empty one
+            shutil.rmtree(self.address.place, ignore_errors=True)
 
     def _filter(self, chosen: Filter | None) -> str:
         parts = [] if self.address.source is None else [_of_source(self.address.source)]

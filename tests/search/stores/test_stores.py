@@ -235,7 +235,7 @@ def test_tables_of_other_programs_are_refused(open_table, postgres, index):
 
 
 def test_an_approximate_index_finds_nearly_the_same(open_table, tmp_path):
-    rng, count = np.random.default_rng(1), 800
+    rng, count = np.random.default_rng(1), 400
     folder = write_small_index(
         tmp_path / "index",
         rng.normal(size=(count, DIM)),
@@ -254,7 +254,7 @@ def test_an_approximate_index_finds_nearly_the_same(open_table, tmp_path):
             assert store.is_approximate()
         recalls = []
         for chosen in (None, Filter(folder="/3")):
-            for query_d in rng.normal(size=(30, DIM)):
+            for query_d in rng.normal(size=(12, DIM)):
                 expected = Searcher(index).search(query_d, 10, filter=chosen)
                 hits = StoreSearcher(store, ann=True).search(query_d, 10, filter=chosen)
                 assert len(hits) == 10
