@@ -24,7 +24,7 @@ from jclip.export.onnx.graph import OPSET, Graph
 from jclip.export.onnx.int8 import quantise
 from jclip.export.onnx.readme import program
 from jclip.export.onnx.writing import write_files
-from jclip.export.onnx_model import load_onnx
+from jclip.export.onnx_model import Tower, load_onnx
 from jclip.export.record import read_record
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
@@ -148,6 +148,22 @@ def test_loaded_as_a_model(exported, model, tmp_path):
     with pytest.raises(JclipError, match="cannot be saved as a bundle"):
         jclip.save(loaded, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_batch_reaches_a_tower_in_equal_parts(exported, monkeypatch):
+    monkeypatch.setattr("jclip.export.onnx_model.cores", lambda: 1)
+    loaded, sizes = jclip.load(exported), []
+    texts, images = ["red apple"] * 200, np.zeros((9, 32, 32, 3), np.uint8)
+    wanted = loaded.encode_text(texts[:1])
+    tower = Tower.__call__
+    monkeypatch.setattr(Tower, "__call__", lambda self, batch: sizes.append(batch.shape) or tower(self, batch))
+    np.testing.assert_allclose(loaded.encode_text(texts), wanted.repeat(200, axis=0), rtol=0, atol=1e-6)
+    length = sizes[0][1]
+    assert sum(rows for rows, _ in sizes) == 200 and {rows * length <= 800 for rows, _ in sizes} == {True}
+    assert len(sizes) == -(-200 // (800 // length))
+    sizes.clear()
+    assert loaded.encode_image(images).shape == (9, 24)
+    assert [shape[0] for shape in sizes] == [3, 3, 3]
 
 
 @pytest.mark.parametrize("form", ["onnx", "stablehlo"])
