@@ -114,8 +114,7 @@ class Encoder:
             raise JclipError("encode_text takes a list of texts: put a single text into brackets")
         sentences = list(_listed(sentences, "encode_text", "texts"))
         encoded = self._tokenizer.encode(sentences or [""], self._context_length)
-        longest = max(map(len, encoded))
-        length = min(self._context_length, -(-longest // _LENGTHS) * _LENGTHS)
+        length = padded_length(max(map(len, encoded)), self._context_length)
         ids = pad(encoded, length, self._tokenizer.pad_id)
         encode = self._text_function()
         if not sentences:
@@ -155,6 +154,15 @@ class Encoder:
     def _no_features(self, function: Any, variables: dict[str, Any], example: np.ndarray) -> np.ndarray:
         """Returns an empty array of features, (0, d); `example` is a batch of inputs."""
         return np.zeros((0, jax.eval_shape(function, variables, example).shape[1]), np.float32)
+
+
+def padded_length(tokens: int, context_length: int) -> int:
+    """Returns the number of tokens to which texts of at most `tokens` are padded.
+
+    >>> padded_length(3, 52), padded_length(17, 52), padded_length(50, 52)
+    (16, 32, 52)
+    """
+    return min(context_length, -(-tokens // _LENGTHS) * _LENGTHS)
 
 
 def _listed(items: Any, function: str, what: str) -> Any:

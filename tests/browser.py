@@ -18,6 +18,7 @@ _NAMES = ("chromium-headless-shell", "chromium", "google-chrome", "google-chrome
 _OWN = "chromium-headless-shell"
 _PLAYWRIGHT = (sys.executable, "-m", "playwright", "install")
 _APT = ("apt-get", "install", "-y", "--no-install-recommends", "chromium-headless-shell", "fonts-noto-cjk")
+_LONGEST = 900  # seconds
 
 
 class NoBrowserError(RuntimeError):
@@ -55,18 +56,35 @@ def install() -> str:
     if is_root and shutil.which("apt-get"):
         commands.append((("apt-get", "update"), _APT))
     for steps in commands:
-        for step in steps:
-            done = subprocess.run(step, capture_output=True, text=True, encoding="utf-8", errors="replace", check=False)
-            if done.returncode:
-                lines = (done.stderr + done.stdout).splitlines()
-                reason = next((line for line in lines if line.startswith(("Error:", "E:"))), "it failed")
-                said.append(f"{' '.join(step[-3:])}: {reason}")
+        failed = next(filter(None, map(_failure, steps)), "")
         try:
             return browser()
         except NoBrowserError:
-            continue
+            said.append(failed or f"{' '.join(steps[-1][-3:])}: what it installed does not start")
     hint = "" if is_root else f"; as root, {' '.join(_APT)} installs one"
     raise NoBrowserError(f"no Chromium can be installed ({'; '.join(said)}): install one, or set {VARIABLE}{hint}")
+
+
+def _failure(command: tuple[str, ...]) -> str:
+    """Runs a command, and returns why it failed, in one line; "" if it did not."""
+    name = " ".join(command[-3:])
+    print(f"no Chromium yet: {' '.join(command)}", file=sys.stderr)
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_LONGEST,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"{name}: it took more than {_LONGEST} s"
+    lines = (done.stderr + done.stdout).splitlines()
+    reason = next((line for line in lines if line.startswith(("Error:", "E:"))), "it failed")
+    return f"{name}: {reason}" if done.returncode else ""
 
 
 def _of_playwright() -> list[str]:

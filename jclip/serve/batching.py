@@ -1,10 +1,11 @@
 """Model thread: encodes what waits in batches, without a timer.
 
-Whenever the model is free it takes what waits, up to the largest batch, and pads it to a shape that is compiled. A
-request that comes alone is not delayed, and a batch grows with the load.
+Whenever the model is free it takes of what waits the number of items that is encoded fastest, up to the largest batch.
+A request that comes alone is not delayed, and a batch grows with the load.
 
-Requests wait in lanes: texts, images, and the images of a background job. The model serves the lanes in turn, and takes
-one item of each request of a lane before the second of any. So one kind, or one large request, cannot shut out others.
+Requests wait in lanes: texts, images, and the images of a background job; texts of about the same length share a lane,
+so that a long one does not pad the others. The model serves the lanes in turn, and takes one item of each request of a
+lane before the second of any. So one kind, or one large request, cannot shut out others.
 """
 
 import logging
@@ -15,44 +16,75 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from jclip.bundle import Bundle
+from jclip.errors import JclipError
+from jclip.serve.speeds import Encodes, Form, Speeds, encoded, form_of_texts, warm_up
 
 _log = logging.getLogger(__name__)
 
 TEXT, IMAGE, BACKGROUND = "text", "image", "background"
 LANES = (TEXT, IMAGE, BACKGROUND)
-_LENGTHS = 16  # a text batch is padded to a multiple of this number of tokens, see jclip.inference
 
-
-class Encodes(Protocol):
-    """Model as the service uses it: `jclip.inference.Model`, or an ONNX export."""
-
-    bundle: Bundle
-    similarity_scale: float
-
-    def encode_image(self, pictures: Any) -> np.ndarray:
-        """Returns (n, d) float32, L2-normalised, of uint8 (n, size, size, 3)."""
-
-    def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
-        """Returns (n, d) float32, L2-normalised."""
+Answer = Future[list[np.ndarray | Exception]]
+"""Future of a list: for each item its vector, (d,) float32, or the exception that its encoding raised."""
 
 
 @dataclass
-class Job:
-    """Items of one request in one lane. `future` gets a list: a vector or an exception for each item."""
+class _Job:
+    """Items of one request."""
 
     inputs: Sequence[Any]
-    future: "Future[list[np.ndarray | Exception]]" = field(default_factory=Future)
-    taken: int = 0
+    future: Answer = field(default_factory=Future)
     missing: int = 0
     outputs: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.missing, self.outputs = len(self.inputs), [None] * len(self.inputs)
+
+    def finish(self, number: int, output: np.ndarray | Exception) -> None:
+        """Notes the output of an item, and with the last one answers."""
+        self.outputs[number] = output
+        self.missing -= 1
+        if not self.missing:
+            with suppress(InvalidStateError):  # cancelled meanwhile
+                self.future.set_result(self.outputs)
+
+
+@dataclass
+class _Share:
+    """Items of a request that wait in one lane: their numbers."""
+
+    job: _Job
+    numbers: deque[int]
+
+
+@dataclass
+class _Lane:
+    """Requests whose items have one form. `turn` is the number of its last batch."""
+
+    form: Form
+    queue: deque[_Share] = field(default_factory=deque)
+    turn: int = 0
+
+    @property
+    def waiting(self) -> int:
+        """Number of items that wait."""
+        return sum(len(share.numbers) for share in self.queue if not share.job.future.cancelled())
+
+    def take(self, count: int) -> list[tuple[_Job, int]]:
+        """Returns the next items, one of each job in turn. Drops cancelled jobs."""
+        batch: list[tuple[_Job, int]] = []
+        while self.queue and len(batch) < count:
+            share = self.queue.popleft()
+            if share.job.future.cancelled():
+                continue
+            batch.append((share.job, share.numbers.popleft()))
+            if share.numbers:
+                self.queue.append(share)
+        return batch
 
 
 class Batcher:
@@ -62,13 +94,23 @@ class Batcher:
       model: the model; its own batch size must be at least `largest`.
       largest: maximum number of items in a batch.
       observe: called after each batch with its lane, number of items and seconds.
+      clock: returns seconds.
     """
 
-    def __init__(self, model: Encodes, largest: int, observe: Callable[[str, int, float], None]):
-        self._model, self._largest, self._observe = model, largest, observe
-        self._lanes: dict[str, deque[Job]] = {lane: deque() for lane in LANES}
+    def __init__(
+        self,
+        model: Encodes,
+        largest: int,
+        observe: Callable[[str, int, float], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._model, self._largest, self._observe, self._clock = model, largest, observe, clock
+        self._lanes: dict[str, dict[Form, _Lane]] = {kind: {} for kind in LANES}
+        self._turns = dict.fromkeys(LANES, 0)
+        self._speeds: dict[Form, Speeds] = {}
         self._waiting = threading.Condition()
         self._stopping = False
+        self._compiling = True
         self._warm = threading.Event()
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._serve, name="jclip-model", daemon=True)
@@ -79,7 +121,7 @@ class Batcher:
         return self._warm.is_set()
 
     def start(self) -> None:
-        """Starts the thread, which compiles every shape before it serves requests."""
+        """Starts the thread. It compiles every shape, and between two shapes serves requests."""
         self._thread.start()
 
     def wait_until_warm(self) -> None:
@@ -93,120 +135,101 @@ class Batcher:
             self._waiting.notify()
         self._thread.join()
 
-    def depth(self, lane: str) -> int:
-        """Returns the number of items that wait in a lane."""
+    def depth(self, kind: str) -> int:
+        """Returns the number of texts, images or images of the background job that wait."""
         with self._waiting:
-            return sum(len(job.inputs) - job.taken for job in self._lanes[lane] if not job.future.cancelled())
+            return sum(lane.waiting for lane in self._lanes[kind].values())
 
-    def submit(self, lane: str, inputs: Sequence[Any]) -> "Future[list[np.ndarray | Exception]]":
+    def submit(self, kind: str, inputs: Sequence[Any], forms: Sequence[Form] | None = None) -> Answer:
         """Adds the items of a request: strings, or uint8 images (size, size, 3) of the model's size.
 
-        Returns a future of a list: for each item its vector, (d,) float32, or the exception that its encoding raised.
-        To give up the places in the queue, cancel the future.
+        `forms` are those that `self.forms` returns, if they are known. To give up the places in the queue, cancel the
+        future.
         """
-        job = Job(inputs)
+        job = _Job(inputs)
         if not inputs:
             job.future.set_result([])
             return job.future
+        shares: dict[Form, _Share] = {}
+        for number, form in enumerate(self.forms(kind, inputs) if forms is None else forms):
+            shares.setdefault(form, _Share(job, deque())).numbers.append(number)
         with self._waiting:
-            self._lanes[lane].append(job)
+            for form, share in shares.items():
+                self._lanes[kind].setdefault(form, _Lane(form)).queue.append(share)
             self._waiting.notify()
         return job.future
 
+    def forms(self, kind: str, inputs: Sequence[Any]) -> list[Form]:
+        """Returns the form of each item. Texts are tokenised for it, which takes long for long ones."""
+        if kind != TEXT:
+            return [Form(False)] * len(inputs)
+        try:
+            return form_of_texts(self._model.bundle, inputs)
+        except JclipError:  # the model's own error is the item's
+            return [Form(True, self._model.bundle.context_length)] * len(inputs)
+
     def _serve(self) -> None:
         try:
-            warm_up(self._model, self._largest, lambda: self._stopping)
+            for _ in warm_up(self._model, self._largest, self._speeds, self._clock):
+                if self._stopping:
+                    break
+                self._serve_batch(wait=False)
         except Exception as error:  # /health reports it; requests fail with their own errors
             _log.exception("the model cannot be compiled")
             self.failure = error
         else:
             self._warm.set()
-        last = BACKGROUND
-        while True:
-            with self._waiting:
-                self._waiting.wait_for(lambda: self._stopping or any(self._lanes.values()))
-                if self._stopping:
-                    self._drop(BACKGROUND)
-                    if not any(self._lanes.values()):
-                        return
-                last = next(lane for lane in _after(last) if self._lanes[lane])
-                batch = self._take(self._lanes[last])
-            if batch:
-                self._encode(last, batch)
+        self._compiling = False
+        while self._serve_batch():
+            pass
 
-    def _take(self, lane: "deque[Job]") -> list[tuple[Job, int]]:
-        """Returns the next items as (job, number), one of each job in turn. Drops cancelled jobs."""
-        batch: list[tuple[Job, int]] = []
-        while lane and len(batch) < self._largest:
-            job = lane.popleft()
-            if job.future.cancelled():
-                continue
-            batch.append((job, job.taken))
-            job.taken += 1
-            if job.taken < len(job.inputs):
-                lane.append(job)
-        return batch
+    def _serve_batch(self, wait: bool = True) -> bool:
+        """Encodes a batch, if something waits or may be waited for; returns False at the end."""
+        with self._waiting:
+            if wait:
+                self._waiting.wait_for(lambda: self._stopping or self._ready())
+            if self._stopping:
+                self._drop_background()
+            ready = self._ready()
+            if not ready:
+                return False
+            kind, lane = min(ready, key=lambda each: (self._turns[each[0]], each[1].turn))
+            self._turns[kind] = lane.turn = 1 + max(self._turns.values())
+            batch = lane.take(self._count(lane))
+        if batch:
+            self._encode(kind, lane.form, batch)
+        return True
 
-    def _drop(self, lane: str) -> None:
-        while self._lanes[lane]:
-            self._lanes[lane].popleft().future.cancel()
+    def _ready(self) -> list[tuple[str, _Lane]]:
+        """Returns the lanes in which something waits; while shapes are compiled, those of which one is."""
+        return [
+            (kind, lane)
+            for kind, lanes in self._lanes.items()
+            for lane in lanes.values()
+            if lane.queue and (not self._compiling or self._speeds.get(lane.form))
+        ]
 
-    def _encode(self, lane: str, batch: Sequence[tuple[Job, int]]) -> None:
-        started = time.perf_counter()
-        inputs = [job.inputs[number] for job, number in batch]
-        for (job, number), output in zip(batch, self._outputs(lane, inputs), strict=True):
-            job.outputs[number] = output
-            job.missing -= 1
-            if not job.missing:
-                with suppress(InvalidStateError):  # cancelled meanwhile
-                    job.future.set_result(job.outputs)
-        self._observe(lane, len(batch), time.perf_counter() - started)
+    def _count(self, lane: _Lane) -> int:
+        speeds = self._speeds.get(lane.form)
+        return speeds.best(max(1, lane.waiting)) if speeds else self._largest
 
-    def _outputs(self, lane: str, inputs: Sequence[Any]) -> list[Any]:
+    def _drop_background(self) -> None:
+        for lane in self._lanes[BACKGROUND].values():
+            while lane.queue:
+                lane.queue.popleft().job.future.cancel()
+
+    def _encode(self, kind: str, form: Form, batch: Sequence[tuple[_Job, int]]) -> None:
+        started = self._clock()
+        outputs = self._outputs(form, [job.inputs[number] for job, number in batch])
+        for (job, number), output in zip(batch, outputs, strict=True):
+            job.finish(number, output)
+        self._observe(kind, len(batch), self._clock() - started)
+
+    def _outputs(self, form: Form, inputs: Sequence[Any]) -> list[Any]:
         """Returns a vector or an exception for each input. If a batch fails, encodes its items one by one."""
         try:
-            return list(_encoded(self._model, lane, inputs))
+            return list(encoded(self._model, form, inputs))
         except Exception as error:
             if len(inputs) == 1:
                 return [error]
-            return [each for one in inputs for each in self._outputs(lane, [one])]
-
-
-def _after(lane: str) -> tuple[str, ...]:
-    place = LANES.index(lane) + 1
-    return LANES[place:] + LANES[:place]
-
-
-def _encoded(model: Encodes, lane: str, inputs: Sequence[Any]) -> np.ndarray:
-    return model.encode_text(inputs) if lane == TEXT else model.encode_image(np.stack(inputs))
-
-
-def shapes(largest: int) -> list[int]:
-    """Returns the sizes of compiled batches.
-
-    >>> shapes(8), shapes(6)
-    ([1, 2, 4, 8], [1, 2, 4, 6])
-    """
-    return [*(1 << power for power in range((largest - 1).bit_length())), largest]
-
-
-def warm_up(model: Encodes, largest: int, stopped: Callable[[], bool]) -> None:
-    """Compiles every shape that a batch of at most `largest` items can have; ends early if `stopped()`."""
-    preprocessing = model.bundle.preprocessing
-    for size in shapes(largest):
-        if preprocessing is not None and not stopped():
-            model.encode_image(np.zeros((size, preprocessing.size, preprocessing.size, 3), np.uint8))
-        for text in _lengths(model.bundle):
-            if not stopped():
-                model.encode_text([text] * size)
-
-
-def _lengths(bundle: Bundle) -> list[str]:
-    """Returns one text for each length to which texts are padded."""
-    longest = bundle.context_length
-    found: dict[int, str] = {}
-    for words in range(1, longest + 1):
-        text = "a " * words
-        tokens = len(bundle.tokenizer.encode([text], longest)[0])
-        found.setdefault(min(longest, -(-tokens // _LENGTHS) * _LENGTHS), text)
-    return list(found.values())
+            return [each for one in inputs for each in self._outputs(form, [one])]

@@ -80,7 +80,8 @@ class Encoding:
         await self._vectors(IMAGE, good, [pictures[number] for number in good], found)
 
     async def _vectors(self, lane: str, numbers: Sequence[int], inputs: Sequence[Any], found: list[Any]) -> None:
-        outputs = await asyncio.wrap_future(self._batcher.submit(lane, inputs))
+        forms = await asyncio.to_thread(self._batcher.forms, lane, inputs)
+        outputs = await asyncio.wrap_future(self._batcher.submit(lane, inputs, forms))
         for number, output in zip(numbers, outputs, strict=True):
             found[number] = _failed(output) if isinstance(output, Exception) else output
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,10 +31,14 @@ class Gallery:
         self.folder, self._model = folder, model
         self._threads = {slow: ThreadPoolExecutor(1, "jclip-search") for slow in (False, True)}
         self._searcher: Searcher | None = None
+        self._closing = threading.Event()
 
-    def open(self) -> None:
-        """Opens the index, or its present state. Raises JclipError if it is damaged, or another model's."""
-        index = Index.open(self.folder)
+    def open(self, snapshot: Path | None = None) -> None:
+        """Opens the index, its present state, or a snapshot of an index that is being made.
+
+        Raises JclipError if it is damaged, or another model's.
+        """
+        index = Index.open(snapshot or self.folder)
         index.check_model(self._model)
         before, self._searcher = self.index, Searcher(index, self._model)
         if before is not None:  # closed when neither thread can be using it
@@ -41,7 +46,8 @@ class Gallery:
             fast.submit(slow.submit, before.close)
 
     def close(self) -> None:
-        """Ends the threads, after the work that they have begun, and closes the index."""
+        """Ends the threads, after the work that they have begun and does not end itself, and closes the index."""
+        self._closing.set()
         for thread in self._threads.values():
             thread.shutdown(cancel_futures=True)
         if self.index is not None:
@@ -55,6 +61,19 @@ class Gallery:
     async def run(self, work: Callable[[Searcher], T], slow: bool = False) -> T:
         """Runs work on the searcher in a thread. Raises Refusal if there is no index yet, or it cannot be read."""
         return await asyncio.get_running_loop().run_in_executor(self._threads[slow], self._run, work)
+
+    async def run_long(self, work: Callable[[Searcher, Callable[[int, int], None]], T]) -> T:
+        """Runs slow work as `run` does. The work must often call its second argument, which ends it if nobody waits."""
+        gone = threading.Event()
+
+        def report(done: int, total: int) -> None:
+            if gone.is_set() or self._closing.is_set():
+                raise Refusal(503, "service_ends", "the service has ended")
+
+        try:
+            return await self.run(lambda searcher: work(searcher, report), slow=True)
+        finally:
+            gone.set()
 
     def _run(self, work: Callable[[Searcher], T]) -> T:
         if self._searcher is None:

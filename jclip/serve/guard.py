@@ -71,6 +71,8 @@ class Guard:
     def _check(self, path: str, headers: Headers) -> None:
         host = headers.get("host", "")
         name = host_name(host)
+        if self._hosts is not None and not name:
+            raise Refusal(403, "wrong_host", "the request has no name of a host: send the header Host")
         if self._hosts is not None and name not in self._hosts:
             raise Refusal(
                 403,

@@ -133,6 +133,7 @@ def test_loaded_as_a_model(exported, model, tmp_path):
     np.testing.assert_allclose(loaded.similarity([file], TEXTS), model.similarity([file], TEXTS), rtol=0, atol=1e-3)
     assert loaded.encode_text([]).shape == loaded.encode_image([]).shape == (0, 24)
     again = pickle.loads(pickle.dumps(loaded))
+    assert again.source == loaded.source == str(exported.resolve())
     np.testing.assert_array_equal(again.encode_text(TEXTS), loaded.encode_text(TEXTS))
     one = jclip.load(exported, tower="text", batch_size=2)
     np.testing.assert_allclose(one.encode_text(TEXTS), loaded.encode_text(TEXTS), rtol=0, atol=1e-6)

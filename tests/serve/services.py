@@ -103,10 +103,12 @@ def error_of(response, status: int) -> dict:
 def serving(app) -> Iterator[str]:
     """Serves an application by uvicorn in a thread, for the block; yields its URL."""
     with listen("127.0.0.1", 0) as listening:
-        server = Server(app)
+        begun = threading.Event()
+        server = Server(app, begun.set)
         thread = threading.Thread(target=server.run, args=([listening],))
         thread.start()
         try:
+            assert begun.wait(60)
             yield url_of(listening)
         finally:
             server.should_exit = True

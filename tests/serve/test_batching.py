@@ -1,4 +1,7 @@
+import itertools
 import threading
+from collections import deque
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -6,19 +9,20 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.serve.batching import BACKGROUND, IMAGE, TEXT, Batcher
+from jclip.serve.speeds import Form, warm_up
 
 
 class Gated:
     """Model that encodes a text or an image as its first number or letter, and waits for a gate before each batch."""
 
     similarity_scale = 1.0
-    bundle = SimpleNamespace(
-        preprocessing=SimpleNamespace(size=1),
-        context_length=3,
-        tokenizer=SimpleNamespace(encode=lambda texts, most: [[0] * min(most, 1 + len(text)) for text in texts]),
-    )
 
-    def __init__(self):
+    def __init__(self, context_length=3):
+        self.bundle = SimpleNamespace(
+            preprocessing=SimpleNamespace(size=1),
+            context_length=context_length,
+            tokenizer=SimpleNamespace(encode=lambda texts, most: [[0] * min(most, 1 + len(text)) for text in texts]),
+        )
         self.batches, self.gate, self.entered = [], threading.Semaphore(0), threading.Semaphore(0)
 
     def encode_text(self, sentences):
@@ -36,19 +40,25 @@ class Gated:
         return np.array([[ord(letter)] for letter in letters], np.float32)
 
 
+def seconds():
+    """Returns a clock on which a second goes by with each look at it."""
+    return partial(next, itertools.count())
+
+
 def image(letter):
     return np.full((1, 1, 3), ord(letter), np.uint8)
 
 
 class Running:
-    """Batcher over a gated model, whose first batch holds the model until `free`."""
+    """Batcher over a gated model, whose first batch holds the model until `free`. Any batch seems to take a second."""
 
-    def __init__(self, largest=4):
-        self.model, self.seen = Gated(), []
-        self.batcher = Batcher(self.model, largest, lambda *each: self.seen.append(each[:2]))
+    def __init__(self, largest=4, context_length=3):
+        self.model, self.seen = Gated(context_length), []
+        self.batcher = Batcher(self.model, largest, lambda *each: self.seen.append(each[:2]), seconds())
         self.batcher.start()
-        self.free(2 * (largest.bit_length() if largest > 1 else 1))
+        self.free()
         self.batcher.wait_until_warm()
+        self.model.gate = threading.Semaphore(0)
         self.model.batches.clear()
 
     def hold(self):
@@ -77,18 +87,24 @@ def letters(future):
     return "".join(each if isinstance(each, str) else chr(int(each[0])) for each in future.result(10))
 
 
-def test_every_shape_is_compiled_before_the_first_request():
+def test_every_shape_is_compiled_and_requests_are_served_between():
     model = Gated()
-    batcher = Batcher(model, 4, lambda *each: None)
-    future = batcher.submit(TEXT, ["x"])
+    batcher = Batcher(model, 4, lambda *each: None, seconds())
+    text, picture = batcher.submit(TEXT, ["x"]), batcher.submit(IMAGE, [image("y")])
     batcher.start()
-    for _ in range(6):
+    for _ in range(3):
+        assert not picture.done()
+        model.gate.release()
+    assert letters(picture) == "y" and not text.done()
+    for _ in range(3):
+        model.gate.release()
+    assert letters(text) == "x"
+    for _ in range(8):
         assert not batcher.warm
         model.gate.release()
     batcher.wait_until_warm()
-    assert model.batches == ["\0", "a", "\0\0", "aa", "\0\0\0\0", "aaaa"] and not future.done()
-    model.gate.release()
-    assert letters(future) == "x"
+    shapes = ["\0\0", "\0\0", "aa", "aa", "\0\0\0\0", "\0\0\0\0", "aaaa", "aaaa"]
+    assert model.batches == ["\0", "\0", "y", "a", "a", "x", *shapes]
     batcher.stop()
 
 
@@ -101,6 +117,43 @@ def test_a_batch_takes_what_waits_up_to_the_largest(running):
     assert running.model.batches == ["-", "abcd", "efg"]
     running.batcher.stop()
     assert running.seen == [(TEXT, 1), (TEXT, 4), (TEXT, 3)] and running.batcher.depth(TEXT) == 0
+
+
+def test_texts_of_about_the_same_length_share_a_batch():
+    """17 and 40 tokens are padded to 32 and 40, the others to 16."""
+    running = Running(context_length=40)
+    running.hold()
+    request = running.batcher.submit(TEXT, ["a", "b" * 16, "c" * 99, "d" * 15, "e" * 39, "f"])
+    assert running.batcher.depth(TEXT) == 6
+    running.free()
+    assert letters(request) == "abcdef" and running.model.batches == ["-", "b", "ce", "adf"]
+    running.batcher.stop()
+
+
+def test_a_batch_is_not_larger_than_is_fast():
+    """Batches of more than two images take longer than their parts."""
+    running = Running(8)
+    for size, took in ((1, 1.0), (2, 1.5), (4, 3.2), (8, 9.0)):
+        running.batcher._speeds[Form(False)].note(size, took)
+    running.hold()
+    request = running.batcher.submit(IMAGE, [image(letter) for letter in "abcde"])
+    running.free()
+    assert letters(request) == "abcde" and running.model.batches == ["-", "ab", "cd", "e"]
+    running.batcher.stop()
+
+
+def test_larger_batches_are_not_compiled_if_two_are_no_gain():
+    """A batch takes 1 s up to two items, and longer than its halves beyond."""
+    took = {1: 1.0, 2: 1.0, 4: 2.0, 8: 4.0, 16: 8.0, 32: 16.0}
+    model, now = Gated(), [0.0]
+
+    def encode(inputs):
+        now[0] += took[len(inputs)]
+
+    model.encode_image = model.encode_text = encode
+    speeds = {}
+    assert len(list(warm_up(model, 32, speeds, lambda: now[0]))) == 2 * 4
+    assert [speeds[Form(False)].best(waiting) for waiting in (1, 3, 40)] == [1, 2, 8]
 
 
 def test_lanes_and_requests_take_turns(running):
@@ -166,15 +219,14 @@ def test_a_model_that_cannot_be_compiled_is_reported():
 @pytest.mark.parametrize("largest", [1, 3])
 def test_every_length_and_size_is_compiled(model, largest):
     """Requests of the small bundle compile nothing after the warm-up."""
-    from jclip.encoding import _image_encoder, _text_encoder
+    from jclip.encoding import image_encoder, text_encoder
     from jclip.inference import Model
     from jclip.models.compute import DEFAULT
-    from jclip.serve.batching import warm_up
 
     apart = Model(model.bundle, batch_size=largest)
-    warm_up(apart, largest, lambda: False)
+    deque(warm_up(apart, largest, {}, seconds()), maxlen=0)
     config = model.bundle.config
-    encoders = _text_encoder(config, DEFAULT), _image_encoder(config, model.bundle.preprocessing, DEFAULT)
+    encoders = text_encoder(config, DEFAULT), image_encoder(config, model.bundle.preprocessing, DEFAULT)
     sizes = [encoder._cache_size() for encoder in encoders]
     for count in range(1, largest + 1):
         apart.encode_text(["红色的猫" * 9] * count)

@@ -6,14 +6,14 @@ from benchmarks.serve_load import Load
 
 
 def load_of(latency, seconds=10.0, **more):
-    given = {"lost": [], "wrong": [], "memory": [100, 100, 100, 105, 105, 105]} | more
+    given = {"lost": [], "wrong": [], "memory": [100, 100, 100, 105, 105, 105], "cpu": 0.6} | more
     return Load(seconds, [latency] * 30, **given)
 
 
 def test_a_good_run_has_no_faults(capsys):
     assert serve_load.report(load_of(0.1), load_of(0.2, 16.0)) == []
     out = capsys.readouterr().out
-    assert "| as usual | 30 | 3.0 | 100 | 100 | 0 | 0 | 0 MB, x1.05 |" in out and "throughput: x1.60" in out
+    assert "| as usual | 30 | 3.0 | 100 | 100 | 20 | 0 | 0 | 0 MB, x1.05 |" in out and "throughput: x1.60" in out
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,17 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
 from jclip.errors import JclipError
+from jclip.serve import server
 from jclip.serve.server import is_local, listen, url_of
+from tests.serve.services import app_of, serving
 
 BODY = json.dumps({"inputs": ["红色的猫"] * 9}).encode()
 
@@ -112,3 +116,17 @@ def test_addresses():
         listen("192.0.2.1", 0)
     locals_ = ("127.0.0.1", "127.9.9.9", "::1", "localhost")
     assert all(map(is_local, locals_)) and not any(map(is_local, ("0.0.0.0", "::", "192.168.0.1", "example.org")))
+
+
+@pytest.mark.parametrize("requests", [0, 1])
+def test_a_head_that_does_not_arrive_ends_the_connection(place, monkeypatch, requests):
+    """That of a first or a later request."""
+    monkeypatch.setattr(server._Connection, "seconds", 0.3)
+    with serving(app_of(place)) as url, socket.create_connection(("127.0.0.1", urlsplit(url).port), 10) as slow:
+        for _ in range(requests):
+            slow.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            while not slow.recv(1 << 16).endswith(b"}}"):
+                pass
+        begun = time.monotonic()
+        slow.sendall(b"GET / HTTP/1.1\r\nHo")
+        assert slow.recv(1) == b"" and 0.2 < time.monotonic() - begun < 4

@@ -1,5 +1,6 @@
 """Embeddings in the shapes of OpenAI's, vLLM's and text-embeddings-inference's clients."""
 
+import asyncio
 import base64
 from collections.abc import Sequence
 from typing import Any
@@ -146,7 +147,7 @@ class Embeddings:
         if len(failed) == len(found):
             return refused(failed[0] if isinstance(given["input"], str) else failed[0].within("input[0]"))
         data = [_entry(number, each, given["encoding_format"]) for number, each in enumerate(found)]
-        tokens = sum(self._tokens([item for item in items if isinstance(item, str)]))
+        tokens = sum(await self._tokens([item for item in items if isinstance(item, str)]))
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return answered({"object": "list", "data": data, "model": service.model.name, "usage": usage})
 
@@ -180,7 +181,7 @@ class Embeddings:
         texts = [inputs] if isinstance(inputs, str) else inputs
         if not given["truncate"]:
             longest = self._service.model.bundle.context_length
-            for number, tokens in enumerate(self._tokens(texts, longest + 1)):
+            for number, tokens in enumerate(await self._tokens(texts, longest + 1)):
                 if tokens > longest:
                     raise Refusal(413, "context_length", f"inputs[{number}]: more than {longest} tokens: set truncate")
         found = await self._service.encoding.encode(texts)
@@ -189,9 +190,14 @@ class Embeddings:
                 raise each.within(f"inputs[{number}]")
         return answered([each.tolist() for each in found if not isinstance(each, Refusal)])
 
-    def _tokens(self, texts: Sequence[str], most: int | None = None) -> list[int]:
+    async def _tokens(self, texts: Sequence[str], most: int | None = None) -> list[int]:
+        """Returns the number of tokens of each text, counted in a thread because long texts take long."""
+        if not texts:
+            return []
         bundle = self._service.model.bundle
-        return [len(ids) for ids in bundle.tokenizer.encode(texts, most or bundle.context_length)] if texts else []
+        return [
+            len(ids) for ids in await asyncio.to_thread(bundle.tokenizer.encode, texts, most or bundle.context_length)
+        ]
 
 
 def _entry(number: int, found: np.ndarray | Refusal, form: str) -> dict[str, Any]:

@@ -136,7 +136,8 @@ class Status:
                 "done": progress.done,
                 "total": progress.total,
                 "rate": progress.rate if running else 0.0,
-                "seconds_left": progress.seconds_left if running else None,
+                # The rate of the warm-up says nothing about what follows it.
+                "seconds_left": progress.seconds_left if running and self._service.batcher.warm else None,
                 "skipped": progress.skipped,
                 "entries": self._entries(),
                 "error": (job and job.failure) or None,
