@@ -57,7 +57,8 @@ class OnnxModel(Model):
         check_parts(self.bundle)
         self.variables, self._origin = {}, None
         self.similarity_scale = record.similarity_scale
-        sessions = {name: Tower(folder / file_name(name)) for name in towers if tower in (None, name)}
+        wanted = [name for name in towers if tower in (None, name)]
+        sessions = {name: Tower(folder / file_name(name), record.embed_dim) for name in wanted}
         self._encoder = _OnnxEncoder(record, tokenizer, sessions, batch_size)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -110,11 +111,15 @@ class Tower:
     Raises JclipError if the file is missing or damaged, has operators that onnxruntime lacks, or names weights
     outside of its folder.
 
+    Args:
+      file: file of the graph.
+      embed_dim: width that its features must have; None for any.
+
     Attributes:
       reads_uint8: True if the graph includes the preprocessing of images.
     """
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, embed_dim: int | None = None):
         import onnxruntime
 
         check_graph(file)
@@ -127,6 +132,7 @@ class Tower:
             raise _damaged(file, error) from None
         (only,) = self._session.get_inputs()
         self._file, self._input, self.reads_uint8 = file, only.name, only.type == "tensor(uint8)"
+        self._embed_dim = embed_dim
 
     def __call__(self, batch: np.ndarray) -> np.ndarray:
         """Returns the features of a batch, (b, d). Raises JclipError if the graph fails."""
@@ -134,7 +140,8 @@ class Tower:
             (features_bd,) = self._session.run(None, {self._input: batch})
         except Exception as error:
             raise _damaged(self._file, error) from None
-        if features_bd.ndim != 2 or len(features_bd) != len(batch) or features_bd.dtype != np.float32:
+        shape = len(batch), self._embed_dim or features_bd.shape[-1]
+        if features_bd.shape != shape or features_bd.dtype != np.float32:
             raise _damaged(self._file, f"it gives {features_bd.dtype} {features_bd.shape}, which are not features")
         return np.asarray(features_bd)
 

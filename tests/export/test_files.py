@@ -241,6 +241,14 @@ def no_features(file):
     graph.save(file)
 
 
+def other_width(file):
+    graph = Graph()
+    ids = graph.input("input_ids", np.int64, ("b", "l"))
+    row = graph.op("ReduceSum", graph.op("Cast", ids, to=1), graph.ints(1), keepdims=1)
+    graph.output("z", graph.op("Expand", row, graph.ints(1, 23)), np.float32, ("b", 23))
+    graph.save(file)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -251,6 +259,7 @@ def no_features(file):
         (lead_elsewhere, r"it names weights in another folder, \.\./secret"),
         (unknown_operator, "text.onnx cannot be run as ONNX"),
         (two_inputs, "it has more than one input or output"),
+        (other_width, r"it gives float32 \(4, 23\), which are not features"),
         (no_features, r"it gives float32 \(4, 1, \d+\), which are not features"),
     ],
 )
@@ -285,6 +294,8 @@ def test_a_link_to_weights_elsewhere_is_refused(model, tmp_path):
         (lambda record: record["source"].pop("identity"), "has no identity"),
         (lambda record: record.update(context_length=99), "context_length is 99, but the text tower has"),
         (lambda record: record.update(embed_dim="x"), "embed_dim is 'x', but must be a whole number"),
+        (lambda record: record.update(embed_dim=-4), "has embed_dim -4, but its model has 24: export it again"),
+        (lambda record: record.update(similarity_scale=float("inf")), "export.json"),
     ],
 )
 def test_damaged_records_are_refused(copy, change, message):
