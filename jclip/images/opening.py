@@ -53,6 +53,7 @@ FOREIGN = "the image's format is not read"
 UNCONVERTIBLE = "the image cannot be converted"
 MISSING = "the image's file is missing"
 NO_FILE = "the image is not in a regular file"
+UNREADABLE = "the image's file cannot be read"
 
 _HEIC_ENDINGS = ("heic", "heif", "hif")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
@@ -169,7 +170,7 @@ def read_picture(file: str | Path, name: str = "") -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         raise PictureError(f"there is no image {name}", MISSING, "it is missing") from None
     except OSError as error:
-        raise unreadable_picture(name, UNDECODABLE, error.strerror or error) from None
+        raise unreadable_picture(name, UNREADABLE, error.strerror or error) from None
     except ValueError as error:  # a name with a null character
         raise PictureError(f"there is no image {name!r}: {error}", MISSING, str(error)) from None
 

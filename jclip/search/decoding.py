@@ -19,6 +19,7 @@ from jclip.errors import JclipError, first_line
 from jclip.images.opening import (
     NO_FILE,
     UNDECODABLE,
+    UNREADABLE,
     PictureError,
     exif_value,
     open_header,
@@ -84,7 +85,7 @@ def bytes_of(content: Content) -> bytes:
             stream.seek(content.offset)
             data = stream.read(content.size)
     except (OSError, JclipError) as error:
-        raise unreadable_picture(name, UNDECODABLE, error) from None
+        raise unreadable_picture(name, UNREADABLE, error) from None
     if len(data) != content.size:
         raise unreadable_picture(name, UNDECODABLE, "it ends within the image")
     return data
@@ -157,4 +158,4 @@ def _seconds(time: object, zone: object) -> int | None:
         seconds = int(found.timestamp())
     except (ValueError, OverflowError, OSError):
         return None
-    return seconds if found.year >= _FIRST_YEAR else None
+    return seconds if year >= _FIRST_YEAR else None

@@ -11,7 +11,7 @@ import numpy as np
 
 from jclip.bundle import Bundle
 from jclip.errors import JclipError
-from jclip.images.opening import UNDECODABLE
+from jclip.images.opening import UNREADABLE
 from jclip.images.preprocess import Orientation, Preprocessing
 from jclip.search.decoding import Read, Trouble, content_hash
 from jclip.search.entries import IMAGE, TEXT, stored_meta
@@ -239,7 +239,7 @@ def _content(
             readers[item.lister] = stack.enter_context(listers[item.lister].reader())
         return readers[item.lister](item.position or 0, item.size or 0)
     except (OSError, JclipError) as error:
-        return Trouble(UNDECODABLE, str(error))
+        return Trouble(UNREADABLE, str(error))
 
 
 def _texts(work: Work, listers: Sequence[Container], how: Encoding, batches: _Batches) -> None:

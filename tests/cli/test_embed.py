@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jclip.cli import main
+from jclip.errors import JclipError
 from jclip.images.preprocess import to_array
 from jclip.inference import load_model
 from jclip.search.index import Index
@@ -64,6 +65,22 @@ def test_embed_and_update(bundle, photos, capsys):
         assert report["skipped"] == [
             {"path": f"{photos}/bad\x1b[2J.png", "reason": "the image does not decode", "detail": "it is empty"}
         ]
+
+
+def test_a_resumed_command_says_what_was_done(bundle, photos, capsys, monkeypatch):
+    def full(*arguments):
+        raise JclipError("the disk is full")
+
+    command = ["embed", "photos", "index", "--model", str(bundle), "--workers", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr("jclip.search.embedding.write_new", full)
+        assert main(command) == 1
+    assert "resuming" not in capsys.readouterr().err
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert "resuming: 5 of 6 were done before" in captured.err and "0 encoded in" in captured.out
+    assert main(command) == 1
+    assert "index is an index already: add --update" in capsys.readouterr().err
 
 
 def test_texts_and_a_list_and_clip_retrieval(bundle, photos, capsys):

@@ -17,7 +17,10 @@ def container_at(place: Path, *, nested: bool = False) -> Container | None:
 
     With `nested`, only one of a kind that is read within folders.
     """
-    return next((kind(place) for kind in KINDS if (kind.nested or not nested) and kind.recognises(place)), None)
+    try:
+        return next((kind(place) for kind in KINDS if (kind.nested or not nested) and kind.recognises(place)), None)
+    except OSError:  # a folder whose files may not be looked at; whoever lists it says so
+        return None
 
 
 def container_of(kind: str, place: Path) -> Container | None:
