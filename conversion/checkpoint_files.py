@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jclip.bundle import EXPORT_RECORD
 from jclip.errors import JclipError
 from jclip.io.json_files import read_json
 from jclip.plain import shown
@@ -34,6 +35,8 @@ def weights_at(place: Path) -> Path:
         return place
     if not place.is_dir():
         raise JclipError(f"{place} does not exist: give a file, a folder, or hf://ORG/NAME")
+    if (place / EXPORT_RECORD).is_file():
+        raise JclipError(f"{place} is an export: name the bundle that it was made from")
     for name in WEIGHTS:
         if (place / name).is_file():
             return place / name

@@ -18,7 +18,7 @@ from jclip.plain import print_json
 class ExportCommandOptions:
     """Writes BUNDLE for runtimes without jclip, as a new folder DST, and checks that it gives the same features.
 
-    docs/export.md describes the files. `jclip.load`, and every command that takes a bundle, reads an ONNX export too.
+    docs/export.md describes the files. `jclip.load`, and every command that only encodes, reads an ONNX export too.
 
     Attributes:
       bundle: folder of a model, or another source that `jclip.load` takes.
@@ -137,5 +137,5 @@ def _rows(own: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
 
 def _shown(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ", ".join(map(_shown, value))
+        return ", ".join(_shown(each) or '""' for each in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)

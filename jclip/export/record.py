@@ -8,6 +8,7 @@
 "model" and "preprocessing" are as in a bundle's config.json. The entry named like the format is the format's own.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -106,7 +107,7 @@ def read_record(folder: Path) -> Record:
     for name in ("model", "preprocessing"):
         if name not in data:
             raise JclipError(f"{file} has no {name}: export the model again")
-    return Record(
+    record = Record(
         form,
         entry(source, "name", str, f"{file}: source"),
         entry(source, "identity", str, f"{file}: source"),
@@ -117,3 +118,10 @@ def read_record(folder: Path) -> Record:
         entry(data, "similarity_scale", float, file),
         entry(data, form, dict, file),
     )
+    if record.embed_dim != record.config.embed_dim:
+        raise JclipError(
+            f"{file} has embed_dim {record.embed_dim}, but its model has {record.config.embed_dim}: export it again"
+        )
+    if not math.isfinite(record.similarity_scale):
+        raise JclipError(f"{file}: similarity_scale is {record.similarity_scale}: export the model again")
+    return record

@@ -110,6 +110,16 @@ def test_an_export_is_not_exported_again(place, tmp_path, capsys):
     assert asked(tmp_path / "onnx", tmp_path / "again") == 1
     said = capsys.readouterr().err
     assert "this model is an export already: export its bundle" in said and said.count("\n") == 1
+    assert main(["convert", str(tmp_path / "onnx"), str(tmp_path / "again")]) == 1
+    said = capsys.readouterr().err
+    assert "onnx is an export: name the bundle that it was made from" in said
+    assert [each.name for each in tmp_path.iterdir()] == ["onnx"]
+
+
+def test_stablehlo(place, tmp_path, capsys):
+    assert asked(place / "bundle", tmp_path / "jax", "--format", "stablehlo") == 0
+    said = rows(capsys.readouterr().out)
+    assert said["platforms"] == "cpu, cuda, tpu" and said["example texts"].startswith('"", a, ')
 
 
 def test_evaluated_like_its_bundle(place, tmp_path, capsys):

@@ -7,6 +7,8 @@ import numpy as np
 
 from jclip.bundle import Bundle
 from jclip.data.sources.synthetic import write_tokenizer
+from jclip.export.exporting import export
+from jclip.export.formats import ExportOptions, format_named
 from jclip.images.preprocess import Preprocessing
 from jclip.inference import Model
 from jclip.models.bert import BertConfig
@@ -18,6 +20,7 @@ from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
 
 CONTEXT = 10
+TEXTS = ["red apple 1", "green house", "红色苹果 7", ""]
 _TOKENIZERS = {}
 
 
@@ -95,3 +98,11 @@ def model(family, place, **preprocessing):
         params["logit_scale"] = np.float32(2.5)
     # Batches of 4, so that the images with which an export is compared have the only shape that is compiled.
     return Model(Bundle(config, params, words, settings, CONTEXT, found.get("batch_stats", {})), batch_size=4)
+
+
+def quiet(words):
+    pass
+
+
+def write(model, folder, **options):
+    return export(model, folder, format_named("onnx"), ExportOptions(**options), quiet)
