@@ -34,7 +34,7 @@ class Encodes(Protocol):
 
 
 class Form(NamedTuple):
-    """What items must have in common to be encoded together without padding.
+    """Kind and padded length of items; items of equal form are encoded in one batch.
 
     Attributes:
       text: True for texts, False for images.
