@@ -27,7 +27,7 @@ _TEXT = "一只可爱的橘猫坐在窗台上"
 _AGREE = 1e-5  # largest difference of a component
 _JCLIP = """
 import sys
-from jclip.io.compiled import programs_kept
+from jclip.cache.programs import programs_kept
 
 with programs_kept(print):
     import jclip

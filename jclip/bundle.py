@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 from jclip import rules
+from jclip.cache.digests import remember, remembered, stamp
 from jclip.config import from_json, to_json
 from jclip.errors import JclipError
 from jclip.images.preprocess import Preprocessing
-from jclip.io.cache import remember, remembered, stamp
 from jclip.io.files import whole_folder
 from jclip.io.json_files import entry, read_object
 from jclip.io.safetensors import open_safetensors, write_safetensors

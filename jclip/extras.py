@@ -31,6 +31,8 @@ EXTRAS = {
     "faiss": "search",
     "psycopg": "pgvector",
     "pymilvus": "milvus",
+    "grpc": "milvus",
+    "milvus_lite": "milvus",
     "starlette": "serve",
     "uvicorn": "serve",
     "prometheus_client": "serve",

@@ -44,11 +44,14 @@ class Model:
       tower: name of the only tower, or None.
       variables: parameters and batch statistics on the device: the first argument of `apply`.
       similarity_scale: factor on cosine similarities: exp(logit_scale); 1 for a model without an image tower.
+      source: path or address from which `jclip.load` loads it again; empty for a model made in memory.
 
     Raises:
       JclipError: tokenizer, preprocessing or context length do not fit the towers; the bundle has no such tower; the
         dtype is unknown; or the scale is not finite.
     """
+
+    source = ""
 
     def __init__(
         self,
@@ -141,7 +144,7 @@ class Model:
             bundle = replace(bundle, context_length=context_length)
         check_parts(bundle)
         model = copy(self)
-        model.bundle, model._origin = bundle, None
+        model.bundle, model._origin, model.source = bundle, None, ""
         model.__dict__.pop("identity", None)
         model._encoder = self._encoder.changed(bundle.preprocessing, bundle.context_length)
         return model

@@ -1,7 +1,7 @@
 """Loads a model from any source: a bundle, another library's checkpoint, or a repository of the Hugging Face hub.
 
-A checkpoint is converted once into a bundle in the cache, see `jclip.io.entries`. An entry of a repository is found by
-its commit, an entry of files by their contents, so a changed source is converted again. A converted source loads
+A checkpoint is converted once into a bundle in the cache, see `jclip.cache.models`. An entry of a repository is found
+by its commit, an entry of files by their contents, so a changed source is converted again. A converted source loads
 without torch, and without a network if it was converted before.
 """
 
@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jclip.bundle import Origin, is_bundle, open_bundle
+from jclip.cache.digests import recall, remember, remembered, stamp
+from jclip.cache.folder import VARIABLE
+from jclip.cache.models import Entry, made_once, place_of, read_entry
 from jclip.conversion.checkpoint import open_checkpoint
 from jclip.conversion.checkpoint_files import ENDINGS, WEIGHTS, files_at, fingerprints
 from jclip.conversion.converting import FORMAT, convert
@@ -23,8 +26,6 @@ from jclip.errors import JclipError
 from jclip.export.onnx_model import load_onnx
 from jclip.export.record import is_export
 from jclip.inference import Model, load_model
-from jclip.io.cache import VARIABLE, recall, remember, remembered, stamp
-from jclip.io.entries import Entry, made_once, place_of, read_entry
 from jclip.names import ModelDtype, TowerName
 from jclip.plain import complain
 
@@ -64,8 +65,11 @@ def load(
     if is_export(place):
         if dtype != "float32":
             raise JclipError(f"{place} is an export, which computes as it was written: omit dtype, or load its bundle")
-        return load_onnx(place, tower=tower, batch_size=batch_size)
-    return load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
+        model: Model = load_onnx(place, tower=tower, batch_size=batch_size)
+    else:
+        model = load_model(local_bundle(source), tower=tower, dtype=dtype, batch_size=batch_size)
+    model.source = absolute(source)
+    return model
 
 
 def absolute(source: str | Path) -> str:
@@ -156,7 +160,7 @@ def _converted(entry_name: str, source: str, commit: str | None, say: Say) -> Pa
         if facts["commit"] != commit:
             raise _NotConverted(f"{source} changed while it was fetched: try again")
         made.update(
-            source=source,
+            source=absolute(source),
             commit=commit,
             stamp=Origin.of(place).stamp,
             identity=open_bundle(place).digest(),

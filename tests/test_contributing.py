@@ -127,10 +127,10 @@ def test_files_that_documents_name_exist(name):
 
 @pytest.mark.parametrize("name", ["README.md", "README_zh.md"])
 def test_links_work_outside_the_repository(name):
-    """A package index shows the README without the files beside it. The image has a description in words."""
+    """A package index shows the README without the files beside it. The images have descriptions in words."""
     text = (ROOT / name).read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)]+)\)", text)
-    assert [target for target in targets if not target.startswith("https://")] == ["docs/gallery.png"]
+    assert [target for target in targets if not target.startswith("https://")] == ["docs/gallery.png", "docs/page.png"]
 
 
 def test_the_citation_is_complete():

@@ -20,7 +20,7 @@ LAYERS = (
     {"extras", "names", "ranges", "rules", "outside"},
     {"config"},
     {"lazy", "io", "internals"},
-    {"models", "losses"},
+    {"cache", "models", "losses"},
     {"tokenizers", "images", "parallel", "optimizer"},
     {"data", "orbax_manager", "doctor"},
     {"checkpoint"},

@@ -17,9 +17,11 @@ import pytest
 import jclip
 from jclip import conversion, loading, rules
 from jclip.bundle import open_bundle
-from jclip.encoding import _image_encoder
+from jclip.cache import models
+from jclip.encoding import image_encoder
 from jclip.errors import JclipError
-from jclip.io import entries, tensors
+from jclip.inference import Model
+from jclip.io import tensors
 from jclip.io.safetensors import open_safetensors, write_safetensors
 from jclip.loading import local_bundle
 from jclip.models.text_encoder import TextEncoderConfig
@@ -75,7 +77,7 @@ def test_a_checkpoint_is_converted_once_and_says_so(source, bundle, cache, capsy
         np.testing.assert_array_equal(each.encode_text(TEXTS), expected.encode_text(TEXTS))
         np.testing.assert_array_equal(each.encode_image(PICTURES), expected.encode_image(PICTURES))
         assert each.identity == expected.identity
-    (entry,) = entries.entries()
+    (entry,) = models.entries()
     assert (entry.record["source"], entry.record["identity"]) == (str(source), model.identity)
     assert json.loads((entry.content / "passport.json").read_text())["sources"][0]["comparison"]["compared"]
 
@@ -98,6 +100,14 @@ def test_a_file_with_a_usual_name_is_read_with_the_files_beside_it(source):
     assert converted(source / WEIGHTS) == (folder, [])
     broken.change_json(source / "config.json", lambda said: said.update(logit_scale_init_value=2.0))
     assert len(converted(source / WEIGHTS)[1]) == 1
+
+
+def test_a_model_knows_its_source(bundle, source, tmp_path, monkeypatch):
+    monkeypatch.chdir(bundle.parent)
+    assert jclip.load(bundle.name, tower="text").source == str(bundle.resolve())
+    loaded = jclip.load(source)
+    assert loaded.source == str(source.resolve())  # not the folder of the conversion
+    assert Model(loaded.bundle).source == "" and loaded.changed(context_length=4).source == ""
 
 
 def test_a_bundle_is_not_converted(bundle, cache):
@@ -195,7 +205,7 @@ loading.load(sys.argv[1])
 
 def test_a_killed_conversion_leaves_nothing_that_counts(source, cache):
     ended(started(KILLED, source), code=-9)
-    assert not entries.entries() and len(list((cache / "models").glob(".*.partial"))) == 1
+    assert not models.entries() and len(list((cache / "models").glob(".*.partial"))) == 1
     folder, (line,) = converted(source)
     assert ", once; the bundle" in line
     assert jclip.load(folder).encode_text(TEXTS).shape == (3, 13)
@@ -206,7 +216,7 @@ def test_a_failed_conversion_leaves_nothing(source, cache):
     (source / WEIGHTS).write_bytes((source / WEIGHTS).read_bytes()[:-1])
     with pytest.raises(JclipError, match="truncated"):
         local_bundle(source, lambda line: None)
-    assert not entries.entries() and not list((cache / "models").glob(".*.partial"))
+    assert not models.entries() and not list((cache / "models").glob(".*.partial"))
 
 
 def test_a_cache_that_cannot_be_written_is_named(source, tmp_path, monkeypatch):
@@ -243,7 +253,7 @@ def test_a_bad_source_gives_one_clear_line(place, says, tmp_path, monkeypatch, c
         with pytest.raises(JclipError) as caught:
             function(place)
         assert re.search(says, str(caught.value)) and "\n" not in str(caught.value)
-    assert not entries.entries()
+    assert not models.entries()
 
 
 def test_options_that_a_source_needs_are_those_of_convert(source):
@@ -355,7 +365,7 @@ def test_bfloat16_halves_the_parameters_and_gives_float32_features(bundle):
     assert {leaf.dtype for path, leaf in rules.paths_of(half.params).items() if "/" in path} == {
         jnp.dtype(jnp.bfloat16)
     }
-    compiled = _image_encoder(half.bundle.config, half.bundle.preprocessing, half._compute)
+    compiled = image_encoder(half.bundle.config, half.bundle.preprocessing, half._compute)
     assert "bf16" in compiled.lower(half.variables, PICTURES).as_text()
     for name, inputs in (("encode_image", PICTURES), ("encode_text", TEXTS)):
         ours, exact = getattr(half, name)(inputs), getattr(whole, name)(inputs)

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from jclip.cache.programs import programs_kept
 from jclip.configs.demo import altclip, chinese_clip, chinese_clip_control, common, english, long
 from jclip.configs.demo.long import scaled
 from jclip.console import Console
@@ -20,7 +21,6 @@ from jclip.demo.running import DemoOutcome, run_demo
 from jclip.demo.runs import DemoRun
 from jclip.demo.scores import Examination
 from jclip.errors import JclipError
-from jclip.io.compiled import programs_kept
 from jclip.tokenizers.text import train_clip_bpe, train_unigram, wordpiece
 from jclip.train.configuration import Run
 

@@ -6,8 +6,8 @@ full-width letters). The kinds wordpiece and clip_bpe are therefore written as `
 of tokenizer.json. Share of 12,000 test strings whose ids differ, measured with transformers 5.24 and 4.57:
 
                 as BertTokenizer, CLIPTokenizer    as written here
-    wordpiece    8.1 %                             0.08 %   final sigma, punctuation that Unicode redefined
-    clip_bpe    27.3 %                             0.11 %   final sigma, mojibake that ftfy repairs, rare entities
+    wordpiece    8.1 %                             none
+    clip_bpe    27.3 %                             0.09 %   mojibake that ftfy repairs, rare entities
     bert, xlmr                                     none
 
 A Chinese-CLIP that was trained with BERT's own rules (kind bert) is written as `BertTokenizer`.
@@ -20,13 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tokenizers import Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Engine
+from tokenizers import processors
 
 from jclip.conversion.hf.config import HfModel
 from jclip.errors import JclipError
-from jclip.io.json_files import parse_json, read_object
-from jclip.tokenizers._complete import clip_normalizer
+from jclip.io.json_files import read_object
 from jclip.tokenizers.text import Tokenizer
 
 _JSON, _SETTINGS, _SPECIAL = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"
@@ -66,19 +65,18 @@ def write_hf_tokenizer(folder: Path, model: HfModel, tokenizer: Tokenizer, conte
         for name in _OWN_FILES:
             if (ours / name).is_file():
                 shutil.copyfile(ours / name, folder / name)
-    engine = tokenizer.engine_json()
     settings: dict[str, Any] = {"model_max_length": context_length}
     if kind in ("xlmr", "bert"):
-        (folder / _JSON).write_text(engine, encoding="utf-8")
+        (folder / _JSON).write_text(tokenizer.engine_json(), encoding="utf-8")
     if kind == "xlmr":
         settings |= {"tokenizer_class": "XLMRobertaTokenizer", "model_input_names": _MASKED, **_XLMR_TOKENS}
     elif kind == "bert":
         special = _bert_tokens(tokenizer.tokens)
         settings |= said | {"tokenizer_class": "BertTokenizer", "model_input_names": _TYPED, **special}
     elif kind == "wordpiece":
-        settings |= _write_wordpiece(folder, engine, tokenizer.tokens, not said.get("do_lower_case", True))
+        settings |= _write_wordpiece(folder, tokenizer, not said.get("do_lower_case", True))
     else:
-        settings |= _write_clip(folder, engine, tokenizer.tokens)
+        settings |= _write_clip(folder, tokenizer)
     _write_json(folder / _SPECIAL, {name: token for name, token in settings.items() if name.endswith("_token")})
     _write_json(folder / _SETTINGS, {"processor_class": f"{model.name}Processor", **settings})
 
@@ -92,15 +90,9 @@ def check_kind(model: HfModel, tokenizer: Tokenizer) -> None:
         )
 
 
-def _write_wordpiece(folder: Path, engine: str, tokens: list[str], cased: bool) -> dict[str, Any]:
-    special = _bert_tokens(tokens)
-    bert = normalizers.BertNormalizer(strip_accents=not cased, lowercase=not cased)
-    straight = normalizers.Sequence([normalizers.Replace(Regex("[“”]"), '"'), bert])
-    complete = Engine.from_str(engine)
-    complete.normalizer = bert if cased else straight
-    complete.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    complete.decoder = decoders.WordPiece(prefix="##")
-    _write_engine(folder, complete, special, begin="[CLS]", end="[SEP]")
+def _write_wordpiece(folder: Path, tokenizer: Tokenizer, cased: bool) -> dict[str, Any]:
+    special = _bert_tokens(tokenizer.tokens)
+    _write_engine(folder, tokenizer.complete_engine(), special, begin="[CLS]", end="[SEP]")
     return _verbatim(special) | {"model_input_names": _TYPED, "do_lower_case": not cased}
 
 
@@ -108,17 +100,13 @@ def _bert_tokens(tokens: list[str]) -> dict[str, str]:
     return {name: token for name, token in _BERT_TOKENS.items() if token in tokens}
 
 
-def _write_clip(folder: Path, engine: str, tokens: list[str]) -> dict[str, Any]:
+def _write_clip(folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    tokens = tokenizer.tokens
     ids = {token: number for number, token in enumerate(tokens)}
     (folder / "vocab.json").write_text(json.dumps(ids, ensure_ascii=False) + "\n", encoding="utf-8")
     # CLIP pads with id 0, an exclamation mark inside a word. Texts do not match it as a special token: see _verbatim.
     special = {**_CLIP_TOKENS, "pad_token": tokens[0]}
-    data = parse_json(engine, "the tokenizer")
-    data["model"]["vocab"] = ids  # including the special tokens
-    complete = Engine.from_str(json.dumps(data))
-    complete.normalizer = clip_normalizer()
-    complete.decoder = decoders.ByteLevel()
-    _write_engine(folder, complete, special, begin=special["bos_token"], end=special["eos_token"])
+    _write_engine(folder, tokenizer.complete_engine(), special, begin=special["bos_token"], end=special["eos_token"])
     return _verbatim(special) | {"model_input_names": _MASKED}
 
 

@@ -9,11 +9,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from jclip import __version__
+from jclip.cache.programs import programs_kept
 from jclip.cli.dispatch import dispatch
 from jclip.cli.logs import plain_logs
 from jclip.errors import JclipError
 from jclip.extras import reported_extras
-from jclip.io.compiled import programs_kept
 from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
 
 COMMANDS = {
@@ -23,14 +23,14 @@ COMMANDS = {
     "plan": "prints the stages, parameters, arithmetic and memory of a run, without training",
     "configs": "lists the recipes that come with jclip, by name",
     "convert": "converts PyTorch and safetensors weights to a bundle, and back",
-    "export": "writes a bundle for runtimes without jclip: ONNX",
     "verify": "checks a converted bundle against its source weights",
+    "export": "writes a bundle for runtimes without jclip: ONNX and StableHLO",
     "eval": "evaluates a bundle by retrieval, classification and probes; compares two results",
-    "classify": "classifies images by labels of your own",
-    "embed": "embeds images and texts into an index, and updates it",
     "data": "imports and inspects data sets",
-    "search": "finds images of an index by text, by image, or as near duplicates",
+    "embed": "embeds images and texts into an index, and updates it",
     "index": "describes an index, and builds an approximate one for large indexes",
+    "search": "finds images of an index by text, by image, or as near duplicates",
+    "classify": "classifies images by labels of your own",
     "serve": "starts an HTTP service that embeds, classifies and searches, with a page",
     "doctor": "checks devices, mesh, versions and disk space",
     "cache": "lists and clears converted models and compiled programs",

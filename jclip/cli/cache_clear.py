@@ -6,10 +6,10 @@ from typing import Annotated
 
 import tyro
 
+from jclip.cache.contents import clear
 from jclip.cli.options import read
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.io.cached import clear
 from jclip.units import format_size
 
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
+from jclip.cache.contents import contents
+from jclip.cache.folder import cache_folder
 from jclip.cli.options import read
 from jclip.console import Console, text
-from jclip.io.cache import cache_folder
-from jclip.io.cached import contents
 from jclip.plain import print_json
 from jclip.units import format_size
 

@@ -18,7 +18,7 @@ from jclip.data.sources.image_files import image_files
 from jclip.errors import JclipError
 from jclip.evaluate.languages import language_of, name_of
 from jclip.evaluate.prompts import LANGUAGES, load_prompts
-from jclip.evaluate.tasks.labelling import Labelled, label_files
+from jclip.evaluate.tasks.labelling import Labelled, fitting_templates, label_files
 from jclip.images.preprocess import Orientation
 from jclip.loading import load
 from jclip.plain import print_json, say, shown
@@ -81,7 +81,7 @@ class ClassifyOptions:
         """Returns the labels. Raises JclipError if the file cannot be read."""
         if self.labels_from is not None:
             return read_names(self.labels_from)
-        return [word.strip() for word in re.split("[,，]", self.labels) if word.strip()]
+        return [word.strip() for word in re.split("[,，、]", self.labels) if word.strip()]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,14 +92,18 @@ def main(arguments: Sequence[str]) -> int:
     # Errors in the files show before the model is read.
     files = image_files(options.images)
     if not files:
-        raise JclipError(f"{', '.join(options.images)}: no images: give files, or folders that hold some")
+        where = f"{', '.join(map(repr, options.images))}: no images" if options.images else "no IMAGES are given"
+        raise JclipError(f"{where}: give files, or folders that hold some")
     prompts = options.prompts or options.language or language_of(labels)
-    templates = ("{}",) if prompts == _NONE else load_prompts(prompts).templates
+    templates: Sequence[str] = ("{}",) if prompts == _NONE else load_prompts(prompts).templates
     console = Console(stderr=True, quiet=options.csv or options.json)
-    if not (options.prompts or options.language):
-        console.tell(f"prompts: {name_of(prompts)}, the language of the labels; --language chooses another")
     with console.working("reading the model"):
         model = load(options.bundle)
+    if not (options.prompts or options.language):
+        fitting = fitting_templates(model.bundle, labels, templates)
+        some = "" if len(fitting) == len(templates) else f", {len(fitting)} of {len(templates)} that fit this model"
+        console.tell(f"prompts: {name_of(prompts)}, the language of the labels{some}; --language chooses another")
+        prompts, templates = (prompts, fitting) if fitting else (_NONE, ("{}",))
     found: list[Labelled] = []
     with console.working("encoding") as tell:
         for one in label_files(model, files, labels, templates, orientation=options.orientation):

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
     options = read(EmbedOptions, arguments, "jclip embed")
     if len(options.paths) < (1 if options.update else 2):
-        raise JclipError("give SOURCE and OUT: a folder of images, and a name for the index")
+        raise JclipError("give SOURCE and OUT: a folder of images, and a name for the index; or an index, and --update")
     *sources, out = options.paths
     if options.to is not None:
         if options.dry_run or options.format != "index":
@@ -131,12 +131,7 @@ def _model(options: EmbedOptions, sources: Sequence[str], out: Path) -> ModelSou
 
         return load(name, dtype=options.dtype, batch_size=options.batch_size)
 
-    def place() -> str:
-        from jclip.loading import absolute
-
-        return absolute(name)
-
-    return ModelSource(opened, place, is_chosen=options.model is not None)
+    return ModelSource(opened, is_chosen=options.model is not None)
 
 
 class _Shown:
@@ -145,6 +140,7 @@ class _Shown:
     def __init__(self, console: Console):
         self._console = console
         self._told = time.monotonic()
+        self._is_new = True
         # Drawn from this thread: while tensorflow-datasets is imported, no other thread may import.
         self._bar = Bar(
             *(description(), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}", markup=False)),
@@ -169,6 +165,9 @@ class _Shown:
 
     def watch(self, progress: Progress) -> None:
         """Shows the progress."""
+        if self._is_new and progress.resumed:
+            self._console.tell(f"resuming: {progress.resumed:,} of {progress.total:,} were done before")
+        self._is_new = False
         note = f"{progress.rate:,.3g}/s" if progress.rate else ""
         if progress.seconds_left:
             note += f", about {format_duration(progress.seconds_left)} left"

@@ -16,10 +16,11 @@ from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation
 from jclip.io.files import check_writable
+from jclip.names import TowerName
 from jclip.search.filters import Filter, parse_comparison, parse_time
 from jclip.search.index import Index, read_facts
 from jclip.search.page import write_page
-from jclip.search.queries import Query, Tower, parse_query
+from jclip.search.queries import Query, parse_query
 from jclip.search.searching import Searcher, check_page
 from jclip.search.stores.addresses import Address, is_address, parse_address
 from jclip.search.stores.opening import open_store
@@ -198,7 +199,7 @@ def _searcher(options: SearchOptions, index: Index, query: Query, say: Callable[
     return Searcher(index, model, ann)
 
 
-def _tower(query: Query) -> Tower | None:
+def _tower(query: Query) -> TowerName | None:
     """Returns the tower that a query needs; None if it needs both."""
     return next(iter(query.towers)) if len(query.towers) == 1 else None
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import jax
+
 from jclip.errors import JclipError
 from jclip.export.formats import ExportOptions, Format, Say
 from jclip.export.record import Record, record_of, write_record
@@ -29,14 +31,24 @@ def export(
 ) -> Record:
     """Writes a model in a format to a new folder, and returns its record. `say` receives the current step.
 
-    Raises JclipError if the folder exists or cannot be written, the format does not support an option or the model, or
-    the written files give other features than the model. Then nothing is left of the folder.
+    Raises JclipError if the folder exists or cannot be written, the format does not support an option or the model, the
+    model was not loaded whole and in float32, or the written files give other features than the model. Then nothing is
+    left of the folder.
     """
     check_options(form, options)
-    if not model.bundle.params:
-        raise JclipError("this model is an export already: export its bundle")
+    _check_whole(model)
     with whole_folder(destination, replace=False) as partial:
         record = record_of(model, form.name, form.write(model, partial, options, say))
         say("writing the record")
         write_record(record, partial)
     return record
+
+
+def _check_whole(model: Model) -> None:
+    if not model.bundle.params:
+        raise JclipError("this model is an export already: export its bundle")
+    if model.tower is not None:
+        raise JclipError(f"this model was loaded with its {model.tower} tower alone: load both to export it")
+    dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(model.params)} - {"float32"}
+    if dtypes:
+        raise JclipError(f"this model was loaded in {dtypes.pop()}: load it in float32 to export it")

@@ -58,7 +58,8 @@ class OnnxModel(Model):
     def __reduce__(self) -> tuple[Any, ...]:
         bundle = self.bundle
         record = replace(self._record, preprocessing=bundle.preprocessing, context_length=bundle.context_length)
-        return partial(OnnxModel, tower=self.tower), (self._folder, record, self._batch_size)
+        arguments = self._folder, record, self._batch_size
+        return partial(OnnxModel, tower=self.tower), arguments, {"source": self.source}
 
     @cached_property
     def identity(self) -> str:

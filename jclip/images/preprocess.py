@@ -94,7 +94,7 @@ def opened(preprocessing: Preprocessing, picture: Picture, name: str = "") -> Im
     name = name or _called(picture)
     image = open_picture(picture, name, preprocessing.orientation)
     if preprocessing.background is not None:
-        image = _flattened(image, preprocessing.background, preprocessing.trim, name)
+        image = flattened(image, preprocessing.background, preprocessing.trim, name)
     return image
 
 
@@ -160,7 +160,10 @@ def open_picture(
     return opening.turned(result, opening.orientation_of(image)) if orientation == "apply" else result
 
 
-def _flattened(image: Image.Image, background: tuple[int, int, int], trim: bool, name: str) -> Image.Image:
+def flattened(
+    image: Image.Image, background: tuple[int, int, int], trim: bool = False, name: str = "the image"
+) -> Image.Image:
+    """Returns the image in RGB, over the background if it is transparent; `trim` is as in `Preprocessing`."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         if trim:

@@ -106,9 +106,16 @@ def whole_file(file: Path, *, replace: bool = False) -> Iterator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder. It is complete or absent, whatever interrupts the removal."""
-    with _beside(folder, Path.mkdir) as partial:
-        folder.rename(partial / "old")
+    """Removes a folder, if it exists. It is complete or absent, whatever interrupts the removal.
+
+    Raises JclipError if it cannot be removed.
+    """
+    refusal = "cannot be removed ({}): correct its permissions, and those of the folder that it is in"
+    try:
+        with _beside(folder, Path.mkdir, refusal=refusal) as partial, suppress(FileNotFoundError):
+            folder.rename(partial / "old")
+    except PermissionError as error:
+        raise JclipError(f"{folder} {refusal.format(error.strerror)}") from None
 
 
 def link_or_copy(file: str | Path, name: str | Path) -> None:
@@ -189,10 +196,10 @@ def _create_and_lock(lasting: Path, folder: Path) -> int | None:
 
 
 @contextmanager
-def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None) -> Iterator[Path]:
+def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None, refusal: str = "") -> Iterator[Path]:
     """Yields a hidden path beside `place`, and removes it in the end unless the block has renamed it.
 
-    `make` creates the file or folder. Errors name `named`, by default `place`.
+    `make` creates the file or folder. Errors name `named`, by default `place`; `refusal` says what else cannot be done.
     """
     missing = [parent for parent in place.parents if not os.path.exists(parent)]
     fresh = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.partial")
@@ -208,7 +215,8 @@ def _beside(place: Path, make: Callable[[Path], None], named: Path | None = None
             # FileExistsError: a parent is a file.
             reason = "Not a directory" if isinstance(error, FileExistsError) else error.strerror
             cannot = "cannot be written" if named and os.path.isdir(named) else "cannot be made"
-            raise JclipError(f"{named or place} {cannot} ({reason}): choose another place") from None
+            words = refusal or f"{cannot} ({{}}): choose another place"
+            raise JclipError(f"{named or place} {words.format(reason)}") from None
         yield partial
     except OSError as error:
         if error.errno not in _FULL:

@@ -21,10 +21,10 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 
+from jclip.cache.programs import keep_none
 from jclip.errors import JclipError, first_line
 from jclip.internals import coordination_client, process_count
 from jclip.internals import process_index as process_index
-from jclip.io.compiled import keep_none
 from jclip.parallel import lifeline
 from jclip.plain import complain
 

@@ -25,6 +25,7 @@ _UNUSED = 0.25
 """Share of unused vectors at which the segments are written anew."""
 
 _BLOCK = 4096  # vectors
+_ALL = 2**63 - 1
 
 
 class Change(NamedTuple):
@@ -73,8 +74,11 @@ class Changes:
     keys: dict[bytes, int] = field(default_factory=dict)
 
 
-def find_changes(work: Work, changes: Changes) -> Iterator[Change]:
-    """Yields new and changed entries in order, and completes `changes` with the others at the end."""
+def find_changes(work: Work, changes: Changes, end: int = _ALL) -> Iterator[Change]:
+    """Yields new and changed entries in order, and completes `changes` with the others at the end.
+
+    Only items of the plan whose number is less than `end` count.
+    """
     gone: dict[tuple[Any, Any], list[int]] = {}
     ids = []
     for id, kind, hash in work.rows(_GONE):
@@ -86,7 +90,7 @@ def find_changes(work: Work, changes: Changes) -> Iterator[Change]:
     moved = set()
     changes.counts["unchanged"] += work.number(_KEPT)
     after = 0
-    while rows := work.rows(_RESOLVED, (after,)):
+    while rows := work.rows(_RESOLVED, (after, end)):
         for row in rows:
             change = _change(_Resolved(*row), changes, gone)
             changes.counts[change.what] += 1
@@ -127,7 +131,8 @@ _RESOLVED = (
     "coalesce(done.width, p.width), coalesce(done.height, p.height), coalesce(done.date, p.date, p.mtime_ns / "
     f"1000000000), done.facts, e.id, e.kind, e.hash, e.vector, ({VECTOR_IN_BASE}) FROM plan p JOIN done "
     "ON done.path = p.path LEFT JOIN base.entries e ON e.path = p.path "
-    "WHERE done.key IS NOT NULL AND NOT p.unchanged AND p.number > ? ORDER BY p.number LIMIT 1000"
+    "WHERE done.key IS NOT NULL AND NOT p.unchanged AND p.number > ? AND p.number < ? ORDER BY p.number "
+    "LIMIT 1000"
 )
 _IN_SCOPE = (
     "FROM base.entries e WHERE e.source IN (SELECT id FROM scope) AND NOT EXISTS (SELECT 1 FROM plan WHERE "
@@ -161,11 +166,14 @@ def _change(row: _Resolved, changes: Changes, gone: dict[tuple[Any, Any], list[i
     return Change(what, id, vector, *facts, row.source, row.container, row.position)
 
 
-def write_new(work: Work, plan: Plan, folder: Path, dim: int) -> Changes:
-    """Writes the segments and the database of a new index into an existing folder."""
+def write_new(work: Work, plan: Plan, folder: Path, dim: int, end: int = _ALL) -> Changes:
+    """Writes the segments and the database of a new index into an existing folder.
+
+    `end` is as in `find_changes`.
+    """
     changes = Changes(0)
     with new_entries(folder / ENTRIES) as connection:
-        _apply(connection, work, plan, changes)
+        _apply(connection, work, plan, changes, end)
         table = write_vectors(folder, _new_vectors(work, changes, dim), dim, Segment(0, 0, len(changes.keys)))
         connection.executemany("INSERT INTO segments VALUES (?, ?, ?)", table)
     return changes
@@ -201,14 +209,14 @@ def _replaced(file: Path) -> Iterator[sqlite3.Connection]:
             connection.execute("COMMIT")
 
 
-def _apply(connection: sqlite3.Connection, work: Work, plan: Plan, changes: Changes) -> None:
+def _apply(connection: sqlite3.Connection, work: Work, plan: Plan, changes: Changes, end: int = _ALL) -> None:
     """Changes the tables of entries, sources, containers and skipped images."""
     run = connection.execute
     next_id = (run("SELECT max(id) FROM entries").fetchone()[0] or 0) + 1
     columns = [name for name in Change._fields if name not in ("what", "id")]
     update = f"UPDATE entries SET {', '.join(f'{name} = ?' for name in columns)} WHERE id = ?"
     insert = f"INSERT INTO entries ({', '.join(columns)}, id) VALUES ({', '.join('?' * (len(columns) + 1))})"
-    for change in find_changes(work, changes):
+    for change in find_changes(work, changes, end):
         if change.id is None:
             run(insert, (*change[2:], next_id))
             next_id += 1

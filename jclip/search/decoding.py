@@ -3,12 +3,12 @@
 This module imports neither jax nor the models, so that worker processes start fast.
 """
 
-import calendar
 import hashlib
 import os
 import re
 import warnings
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,8 +31,11 @@ from jclip.io.reading import LARGEST_PICTURE, open_regular
 from jclip.search.sources.items import Content
 
 _EXIF, _TAKEN, _CHANGED, _CAMERA = 0x8769, 0x9003, 0x0132, 0x0110
-_TIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)")
+_TAKEN_ZONE, _CHANGED_ZONE = 0x9011, 0x9010
+_TIME = re.compile(r"(\d{4}):(\d\d):(\d\d) (\d\d):(\d\d):(\d\d)", re.ASCII)
+_ZONE = re.compile(r"([+-])(\d\d):(\d\d)", re.ASCII)
 _LONGEST_CAMERA = 100  # characters
+_FIRST_YEAR = 1826  # of photography
 
 
 class Trouble(NamedTuple):
@@ -117,7 +120,9 @@ class Decoder:
         camera = exif_value(image, _CAMERA, data)
         if isinstance(camera, str) and (camera := camera.strip("\0 ")[:_LONGEST_CAMERA]):
             facts["camera"] = camera
-        date = _seconds(exif_value(image, _TAKEN, data, _EXIF)) or _seconds(exif_value(image, _CHANGED, data))
+        date = _seconds(exif_value(image, _TAKEN, data, _EXIF), exif_value(image, _TAKEN_ZONE, data, _EXIF))
+        if date is None:
+            date = _seconds(exif_value(image, _CHANGED, data), exif_value(image, _CHANGED_ZONE, data, _EXIF))
         return Read(content_hash(data), width, height, date, facts)
 
     def _pixels(self, number: int) -> np.ndarray:
@@ -137,12 +142,19 @@ def _tried(function: Any, *arguments: Any) -> Any:
         return Trouble(UNDECODABLE, first_line(error))
 
 
-def _seconds(time: object) -> int | None:
-    """Returns seconds since 1970 of EXIF's local time, as if it were UTC; None if it is not a time."""
+def _seconds(time: object, zone: object) -> int | None:
+    """Returns seconds since 1970 of an EXIF time; None if it is not a time. Without a valid zone it is local time."""
     match = _TIME.match(time) if isinstance(time, str) else None
     if match is None:
         return None
-    year, month, day, hour, minute, second = map(int, match.groups())
-    if not (1826 <= year <= 9999 and 1 <= month <= 12 and 1 <= day <= 31 and hour < 24 and minute < 60 and second < 62):
+    offset = _ZONE.match(zone) if isinstance(zone, str) else None
+    try:
+        year, month, day, hour, minute, second = map(int, match.groups())
+        found = datetime(year, month, day, hour, minute, min(second, 59))  # 60 is a leap second
+        if offset is not None:
+            shift = timedelta(hours=int(offset[2]), minutes=int(offset[3]))
+            found = found.replace(tzinfo=timezone(-shift if offset[1] == "-" else shift))
+        seconds = int(found.timestamp())
+    except (ValueError, OverflowError, OSError):
         return None
-    return calendar.timegm((year, month, day, hour, minute, second))
+    return seconds if found.year >= _FIRST_YEAR else None

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +17,11 @@ from jclip.images.preprocess import Orientation
 from jclip.io.files import Unfinished, check_free, lasting_folder, whole_folder
 from jclip.search.applying import SKIPPED, Changes, find_changes, write_new, write_update
 from jclip.search.encoding import Embedder, Encoding, encode_pending
-from jclip.search.index import FORMAT, Index, IndexFacts
+from jclip.search.index import FACTS, FORMAT, Index, IndexFacts
 from jclip.search.planning import Plan, plan_work
 from jclip.search.progress import Watcher
 from jclip.search.schema import ENTRIES
+from jclip.search.snapshots import Opened, Snapshots
 from jclip.search.sources.given import Source, check_there, given_sources, read_list
 from jclip.search.sources.items import Container
 from jclip.search.work import Work
@@ -82,12 +83,13 @@ class Options:
     drop_missing: bool = False
     watch: Watcher | None = None
     say: Callable[[str], None] = lambda words: None
+    snapshot: Opened | None = None
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or (self.workers is not None and self.workers < 0):
-            raise JclipError(
-                f"batch_size is {self.batch_size} and workers {self.workers}, but must be at least 1 and 0: give others"
-            )
+        for name, least in (("batch_size", 1), ("workers", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise JclipError(f"{name} is {value}, but must be {least} or more: give another")
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,10 @@ class ModelSource:
 
     Attributes:
       open: opens it.
-      place: returns its path or address, for index.json.
       is_chosen: True if the user chose it: then it is checked even if nothing must be encoded.
     """
 
     open: Callable[[], Embedder]
-    place: Callable[[], str]
     is_chosen: bool = True
 
 
@@ -117,6 +117,7 @@ def embed(
     batch_size: int = 256,
     drop_missing: bool = False,
     watch: Watcher | None = None,
+    snapshot: Opened | None = None,
 ) -> EmbedReport:
     """Embeds images and texts into a new index, or updates one.
 
@@ -138,6 +139,8 @@ def embed(
       batch_size: number of images or texts that are encoded at once.
       drop_missing: for an update: drop the entries of a source that does not exist any more, instead of an error.
       watch: called with the progress a few times per second.
+      snapshot: called now and then, while a new index is made, with the folder of an index of what is embedded so far.
+        The function must open it: the folder is replaced by the next one, and removed in the end.
 
     Raises:
       JclipError: a source does not exist, or has nothing that can be embedded; the index exists and `update` is False,
@@ -145,8 +148,8 @@ def embed(
       Unfinished: a JclipError after which the same call resumes.
     """
     given = [sources] if isinstance(sources, str | Path) else list(sources)
-    options = Options(update, dry_run, orientation, workers, batch_size, drop_missing, watch)
-    return embed_with(ModelSource(lambda: model, lambda: model.name), given, Path(folder), options)
+    options = Options(update, dry_run, orientation, workers, batch_size, drop_missing, watch, snapshot=snapshot)
+    return embed_with(ModelSource(lambda: model), given, Path(folder), options)
 
 
 def embed_with(model: ModelSource, words: Sequence[str | Path], folder: Path, options: Options) -> EmbedReport:
@@ -163,6 +166,8 @@ def embed_with(model: ModelSource, words: Sequence[str | Path], folder: Path, op
             index = stack.enter_context(Index.open(folder))
         elif not sources:
             raise JclipError("there is no source: name a folder, a file or a list")
+        elif (folder / FACTS).is_file():
+            raise JclipError(f"{folder} is an index already: add --update, or choose another name")
         else:
             check_free(folder)
         opened = _Opened(model, index, options.say)
@@ -177,12 +182,15 @@ def embed_with(model: ModelSource, words: Sequence[str | Path], folder: Path, op
         plan = plan_work(work, sources, read_list, check, drop_missing=options.drop_missing, say=options.say)
         if index is None and not work.rows("SELECT 1 FROM plan LIMIT 1"):
             raise _nothing(work, plan, sources)
+        watch = options.watch
+        if options.snapshot is not None and index is None and not options.dry_run:
+            watch = Snapshots(work, plan, work.folder / "snapshot", facts, options.snapshot, watch)
         how = Encoding(
             None if options.dry_run else opened.model,
             facts.orientation,
             cores() if options.workers is None else options.workers,
             options.batch_size,
-            options.watch,
+            watch,
         )
         embedded = encode_pending(work, plan.listers, how)
         if index is None and not work.rows("SELECT 1 FROM done WHERE key IS NOT NULL LIMIT 1"):
@@ -221,7 +229,7 @@ def _facts(index: Index | None, opened: _Opened, orientation: Orientation | None
     if index is None:
         model = opened.model()
         return IndexFacts(
-            model.identity, model.name, opened.source.place(), model.embed_dim, orientation or "apply",
+            model.identity, model.name, model.source or model.name, model.embed_dim, orientation or "apply",
             f"jclip {__version__}",
         )  # fmt: skip
     if orientation not in (None, index.facts.orientation):
@@ -229,8 +237,8 @@ def _facts(index: Index | None, opened: _Opened, orientation: Orientation | None
             f"{index.folder} was made with orientation {index.facts.orientation!r}, not {orientation!r}: give the same "
             "one, or make another index"
         )
-    if opened.source.is_chosen:
-        opened.model()
+    if opened.source.is_chosen:  # it may have another place now
+        return replace(index.facts, model_source=opened.model().source or index.facts.model_source)
     return index.facts
 
 
@@ -260,6 +268,8 @@ def _written(work: Work, plan: Plan, folder: Path, index: Index | None, facts: I
         deque(find_changes(work, changes), maxlen=0)
         return changes
     if index is not None:
+        if facts != index.facts:
+            write_facts(folder, facts)
         return write_update(work, plan, index)
     with whole_folder(folder, replace=False) as partial:
         write_facts(partial, facts)

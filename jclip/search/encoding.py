@@ -40,6 +40,10 @@ class Embedder(Protocol):
         """Name for people."""
 
     @property
+    def source(self) -> str:
+        """Path or address from which `jclip.load` loads it; empty for a model made in memory."""
+
+    @property
     def embed_dim(self) -> int:
         """Size of a vector."""
 
@@ -81,7 +85,7 @@ def encode_pending(work: Work, listers: Sequence[Container], how: Encoding) -> i
         "SELECT count(*) FROM plan LEFT JOIN done ON done.path = plan.path WHERE done.path IS NULL AND NOT unchanged"
     )
     lost = work.number("SELECT count(*) FROM lost")
-    meter = Meter(how.watch, total, before, lost)
+    meter = Meter(how.watch, total, before, lost, work.number("SELECT count(*) FROM done"))
     new = 0
     with ThreadPoolExecutor(1, thread_name_prefix="encoding") as thread:
         for encode_kind in (_images, _texts, _given):
@@ -161,7 +165,8 @@ class _Batches:
     def _store(self) -> None:
         if self._running is not None:
             (batch, features), self._running = self._running, None
-            self._work.finish(batch.done, batch.keys, features.result())
+            self._work.finish([*batch.done, *self._settled], batch.keys, features.result())
+            self._settled = []
             self._waiting = set(self._batch.keys)
 
 

@@ -15,6 +15,7 @@ class Progress:
       skipped: number of images that could not be read.
       rate: images and texts per second, recently; 0 if not known yet.
       seconds_left: estimate; None if not known yet.
+      resumed: number of images and texts that an interrupted run had done.
     """
 
     done: int
@@ -22,6 +23,7 @@ class Progress:
     skipped: int = 0
     rate: float = 0.0
     seconds_left: float | None = None
+    resumed: int = 0
 
 
 Watcher = Callable[[Progress], None]
@@ -35,6 +37,7 @@ class Meter:
       watcher: called when work begins, at most each `interval` seconds, and when it ends; None for nobody.
       total: number of items.
       done: number of items that were done before; they do not count for the rate.
+      resumed: number of them that an interrupted run had done.
       clock: returns seconds.
     """
 
@@ -44,11 +47,12 @@ class Meter:
         total: int,
         done: int = 0,
         skipped: int = 0,
+        resumed: int = 0,
         interval: float = 0.2,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._watcher, self._total, self._clock, self._interval = watcher, total, clock, interval
-        self._done, self._skipped, self._told = done, skipped, clock()
+        self._done, self._skipped, self._resumed, self._told = done, skipped, resumed, clock()
         self._marks = [(self._told, done)]
         self._tell()
 
@@ -71,9 +75,9 @@ class Meter:
         (then, before), (now, done) = self._marks[0], self._marks[-1]
         rate = (done - before) / (now - then) if now > then else 0.0
         left = (self._total - self._done) / rate if rate else None
-        self._watcher(
-            Progress(self._done, self._total, self._skipped, rate, 0.0 if self._done >= self._total else left)
-        )
+        if self._done >= self._total:
+            left = 0.0
+        self._watcher(Progress(self._done, self._total, self._skipped, rate, left, self._resumed))
 
 
 _MARKS = 100

@@ -18,15 +18,14 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation, Picture, is_picture_name
+from jclip.names import TowerName
 from jclip.plain import shown
-
-Tower = Literal["image", "text"]
 
 _OPERATOR = re.compile(r"(?:^|(?<=\s))([+\-＋－])(?=\s|$)")
 _WEIGHT = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)[:：](?=[^\s0-9])", re.ASCII)
@@ -57,7 +56,7 @@ class Term:
     """
 
     content: Picture
-    tower: Tower = "text"
+    tower: TowerName = "text"
     weight: float = 1.0
 
 
@@ -81,7 +80,7 @@ class Query:
             raise JclipError("query: all weights are 0: give one of another value")
 
     @property
-    def towers(self) -> set[Tower]:
+    def towers(self) -> set[TowerName]:
         """Towers that the query needs."""
         return {term.tower for term in self.terms}
 

@@ -81,13 +81,15 @@ class Scorer:
         return answers
 
     def ranked(self, query_d: np.ndarray, numbers: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the `count` best of some vectors and their scores, computed in float64."""
+        """Returns the `count` best of some vectors and their scores, computed in float64; omits damaged vectors."""
         query_d = query_d.astype(np.float64)
-        parts = [
-            (self._index.vectors_at(numbers[start : start + self.rows]).astype(np.float64) * query_d).sum(axis=1)
-            for start in range(0, len(numbers), self.rows)
-        ]
+        with np.errstate(invalid="ignore"):  # of a damaged vector
+            parts = [
+                (self._index.vectors_at(numbers[start : start + self.rows]).astype(np.float64) * query_d).sum(axis=1)
+                for start in range(0, len(numbers), self.rows)
+            ]
         scores = np.concatenate(parts) if parts else np.zeros(0)
+        numbers, scores = numbers[np.isfinite(scores)], scores[np.isfinite(scores)]
         order = np.lexsort((numbers, -scores))[:count]
         return numbers[order], scores[order]
 
@@ -152,7 +154,7 @@ class Best:
 
     def add(self, numbers: np.ndarray, scores: np.ndarray) -> None:
         """Adds vectors with their float32 scores."""
-        keep = np.flatnonzero((scores >= self._floor) & (scores < np.inf))  # damaged vectors give infinity or NaN
+        keep = np.flatnonzero((scores >= self._floor) & np.isfinite(scores))  # damaged vectors give infinity or NaN
         if not len(keep):
             return
         self.numbers = np.concatenate([self.numbers, numbers[keep]])

@@ -114,6 +114,8 @@ class Searcher:
         """
         check_page(k, offset)
         vector_d = self.index.vector(self.index.entry(entry_id).vector).astype(np.float32)
+        if not np.isfinite(vector_d).all():
+            raise JclipError(f"{self.index.folder}: the vector of entry {entry_id} is damaged: run jclip embed again")
         hits = self._ranked(vector_d, offset + k + 1, filter)
         return [hit for hit in hits if hit.entry.id != entry_id][offset : offset + k]
 

@@ -4,7 +4,9 @@ import io
 
 from PIL import Image
 
-from jclip.images.preprocess import Orientation, Preprocessing, opened
+from jclip.images.modes import to_convertible
+from jclip.images.opening import load, open_header, orientation_of, turned
+from jclip.images.preprocess import Orientation, flattened
 from jclip.search.entries import Entry
 from jclip.search.originals import read_original
 
@@ -16,9 +18,22 @@ def thumbnail(entry: Entry, side: int, orientation: Orientation) -> Image.Image:
 
     Raises JclipError if the entry is a text, or its image cannot be read or has changed.
     """
-    image = opened(Preprocessing(background=_WHITE, orientation=orientation), read_original(entry), str(entry.path))
-    image.thumbnail((side, side))
-    return image
+    return small(read_original(entry), side, orientation, str(entry.path))
+
+
+def small(data: bytes, side: int, orientation: Orientation, name: str, megapixels: float | None = None) -> Image.Image:
+    """Returns an encoded image in RGB, over white, at most `side` pixels wide and high.
+
+    `megapixels` is its maximum size, by default `jclip.images.opening.max_megapixels()`. Raises JclipError, with the
+    name, if it cannot be read.
+    """
+    image = open_header(data, name, megapixels)
+    image.draft("RGB", (2 * side, 2 * side))  # a large JPEG is decoded at a fraction of its size
+    load(image, name, megapixels)
+    turn = orientation_of(image, data) if orientation == "apply" else 1
+    found = flattened(to_convertible(image, name), _WHITE)
+    found.thumbnail((side, side))
+    return turned(found, turn)
 
 
 def encoded(image: Image.Image, form: str) -> bytes:

@@ -106,7 +106,7 @@ class Work:
 
     def __init__(self, folder: Path, base: Path | None, fingerprint: Mapping[str, Any]):
         self._lock = threading.RLock()
-        self._base, self._folder = base or folder, folder
+        self._base, self.folder = base or folder, folder
         file = folder / "work.sqlite"
         self.connection = sqlite3.connect(address(file), uri=True, check_same_thread=False, isolation_level=None)
         try:
@@ -137,7 +137,7 @@ class Work:
                 run("INSERT INTO facts VALUES (?)", (fingerprint,))
             elif found != (fingerprint,):
                 raise Unfinished(
-                    f"{self._folder} has unfinished work of another model or orientation: give the same ones, or "
+                    f"{self.folder} has unfinished work of another model or orientation: give the same ones, or "
                     "remove that folder"
                 )
 
@@ -214,6 +214,19 @@ class Work:
         ):
             yield from (Planned(*row) for row in rows)
             after = rows[-1][0]
+
+    def first_pending(self) -> int:
+        """Returns the number of the first item of the plan without an outcome; that after the last one if all have."""
+        missing = "SELECT min(number) FROM plan LEFT JOIN done ON done.path = plan.path WHERE done.path IS NULL"
+        return self.number(missing) or 1 + self.number("SELECT max(number) FROM plan")
+
+    def has_outcomes(self, start: int, end: int) -> bool:
+        """Returns True if an item of the plan from number `start` to before `end` has an outcome that is an entry."""
+        statement = (
+            "SELECT 1 FROM plan JOIN done ON done.path = plan.path WHERE done.key IS NOT NULL AND number >= ? "
+            "AND number < ? LIMIT 1"
+        )
+        return bool(self.rows(statement, (start, end)))
 
     def known(self, key: bytes) -> bool:
         """Returns True if there is a vector of a key."""

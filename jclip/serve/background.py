@@ -44,6 +44,11 @@ class QueuedModel:
         return str(self._model.name)
 
     @property
+    def source(self) -> str:
+        """Path or address from which the model was loaded."""
+        return str(self._model.source)
+
+    @property
     def embed_dim(self) -> int:
         """Size of a vector."""
         return int(self._model.embed_dim)
@@ -111,6 +116,7 @@ class Job:
                 update=True,
                 orientation=self._orientation,
                 watch=self._watch,
+                snapshot=self._gallery.open,
             )
             self._gallery.open()
         except JclipError as error:

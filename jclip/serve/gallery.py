@@ -33,9 +33,12 @@ class Gallery:
         self._searcher: Searcher | None = None
         self._closing = threading.Event()
 
-    def open(self) -> None:
-        """Opens the index, or its present state. Raises JclipError if it is damaged, or another model's."""
-        index = Index.open(self.folder)
+    def open(self, snapshot: Path | None = None) -> None:
+        """Opens the index, its present state, or a snapshot of an index that is being made.
+
+        Raises JclipError if it is damaged, or another model's.
+        """
+        index = Index.open(snapshot or self.folder)
         index.check_model(self._model)
         before, self._searcher = self.index, Searcher(index, self._model)
         if before is not None:  # closed when neither thread can be using it

@@ -4,25 +4,19 @@ A path alone is not trusted: the file may have been replaced, also by a link to 
 with the index before anything of it is sent.
 """
 
-import io
 import os
 import threading
 from collections import OrderedDict
 
-from PIL import Image
-
 from jclip.errors import JclipError
-from jclip.images.modes import to_convertible
-from jclip.images.opening import load, open_header, orientation_of, turned
 from jclip.images.preprocess import Orientation
 from jclip.search.entries import IMAGE, Entry
 from jclip.search.originals import read_original
+from jclip.search.thumbnails import encoded, small
 from jclip.serve.refusals import Refusal
 
 SIDE = 384
 """Maximum width and height of a thumbnail, in pixels."""
-_QUALITY = 85
-_WHITE = (255, 255, 255)
 
 
 def original(entry: Entry) -> bytes:
@@ -82,21 +76,6 @@ class Thumbnails:
 
     def _made(self, data: bytes, orientation: Orientation) -> bytes:
         try:
-            image = open_header(data, "the image", self._megapixels)
-            image.draft("RGB", (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a fraction of its size
-            load(image, "the image", self._megapixels)
-            turn = orientation_of(image, data) if orientation == "apply" else 1
-            small = turned(_on_white(to_convertible(image, "the image")), turn)
-            small.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+            return encoded(small(data, SIDE, orientation, "the image", self._megapixels), "JPEG")
         except JclipError as error:
             raise Refusal(404, "no_thumbnail", str(error)) from None
-        stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=_QUALITY)
-        return stream.getvalue()
-
-
-def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (*_WHITE, 255)), image)
-    return image.convert("RGB")

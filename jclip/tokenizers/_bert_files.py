@@ -12,6 +12,7 @@ from tokenizers import Tokenizer as Engine
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.json_files import read_bytes, read_object
+from jclip.tokenizers._complete import keeps_case
 
 CASE, ACCENTS, CHINESE = "do_lower_case", "strip_accents", "tokenize_chinese_chars"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
@@ -144,13 +145,17 @@ def _lines_in_order(data: Any) -> list[str]:
 
 
 def _settings_inside(data: Any) -> dict[str, Any]:
-    """Returns the settings of tokenizer.json's BertNormalizer, under the names of tokenizer_config.json."""
+    """Returns the settings of tokenizer.json's normalizer, under the names of tokenizer_config.json."""
     normalizer = data.get("normalizer") or {}
+    steps = normalizer.get("normalizers", [normalizer] if normalizer else [])
+    cased = keeps_case(steps)
+    if cased is not None:
+        return {CASE: not cased}
     found: dict[str, Any] = {}
-    for step in normalizer.get("normalizers", [normalizer] if normalizer else []):
+    for step in steps:
         if step["type"] == "BertNormalizer":
             found = {ours: step[theirs] for theirs, ours in _NORMALIZER.items() if theirs in step}
-        elif step["type"] != "Replace":  # files that jclip wrote replace curly quotes
+        elif step["type"] != "Replace":  # earlier versions of jclip replace curly quotes
             raise ValueError(f"it normalises text by {step['type']}, which BERT's does not")
     return found
 

@@ -5,8 +5,9 @@ Categories of characters are Python's, because the library's regular expressions
 
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -15,21 +16,35 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 _BEFORE = "|".join(rf"\p{{Cased}}\p{{Case_Ignorable}}{{{count}}}" for count in range(3))
 _FINAL_SIGMA = rf"(?<={_BEFORE})Σ(?!\p{{Case_Ignorable}}*\p{{Cased}})"
 _ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&#39;": "'", "&apos;": "'", "&nbsp;": " ", "&amp;": "&"}
+_QUOTES, _SPACES, _DROPPED = "[“”]", r"[\t\n\r", r"[\x{fffd}"  # the latter two are continued by categories
+_CN_CLIP_STEPS = {
+    False: (_FINAL_SIGMA, "Lowercase", _QUOTES, _SPACES, _DROPPED, "NFD", "["),
+    True: (_SPACES, _DROPPED),
+}
 
 
 def cn_clip_normalizer(cased: bool) -> normalizers.Normalizer:
     """Returns the normalization of cn_clip's rules, see `jclip.tokenizers._wordpiece`."""
-    lower = [] if cased else [*_lower_case(), normalizers.Replace(Regex("[“”]"), '"')]
+    lower = [] if cased else [*_lower_case(), normalizers.Replace(Regex(_QUOTES), '"')]
     accents = [] if cased else [normalizers.NFD(), normalizers.Replace(Regex(f"[{_of_category('Mn')}]"), "")]
     space, dropped = _of_category("Zs"), _of_category("Cc", "Cf")
     return normalizers.Sequence(
         [
             *lower,
-            normalizers.Replace(Regex(f"[\\t\\n\\r{space}]"), " "),
-            normalizers.Replace(Regex(f"[\\x{{fffd}}{dropped}]"), ""),
+            normalizers.Replace(Regex(f"{_SPACES}{space}]"), " "),
+            normalizers.Replace(Regex(f"{_DROPPED}{dropped}]"), ""),
             *accents,
         ]
     )
+
+
+def keeps_case(steps: Sequence[Mapping[str, Any]]) -> bool | None:
+    """Returns `cased` of the `cn_clip_normalizer` whose steps a tokenizer.json has, or None if they are others."""
+    said = [step["pattern"].get("Regex", "") if step["type"] == "Replace" else step["type"] for step in steps]
+    for cased, begins in _CN_CLIP_STEPS.items():
+        if len(said) == len(begins) and all(map(str.startswith, said, begins)):
+            return cased
+    return None
 
 
 def cn_clip_splitter(

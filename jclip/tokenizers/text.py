@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+from tokenizers import Tokenizer as Engine
 
 from jclip.errors import JclipError, unreadable
 from jclip.io.files import whole_folder
@@ -67,13 +68,17 @@ class Tokenizer:
         """
         return self._vocabulary.engine_json()
 
+    def complete_engine(self) -> Engine:
+        """Returns an engine of the `tokenizers` library with the rules of `encode`; `complete_json` says how far."""
+        return self._vocabulary.complete()
+
     def complete_json(self, context_length: int) -> str:
         """Returns a tokenizer.json that gives the same ids as `encode`, padded to the longest text of a batch.
 
         CLIP's differs on texts that ftfy repairs, on rare entities, and on <start_of_text> written in a text, because
         the `tokenizers` library cannot express these.
         """
-        engine = self._vocabulary.complete()
+        engine = self.complete_engine()
         engine.enable_truncation(context_length)
         engine.enable_padding(pad_id=self.pad_id, pad_token=self.tokens[self.pad_id])
         return engine.to_str()

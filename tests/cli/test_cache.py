@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from jclip.cache import models
+from jclip.cache.contents import contents
+from jclip.cache.digests import recall, remember
 from jclip.cli import main
-from jclip.io import entries
-from jclip.io.cache import recall, remember
-from jclip.io.cached import contents
 from jclip.io.files import _machine
 from tests.poison import TEXT, assert_harmless
 
 ROOT = Path(__file__).parents[2]
 USING = """
 import sys
-from jclip.io.entries import made_once
+from jclip.cache.models import made_once
 made_once("used", lambda entry: True, None, lambda: None)
 print("ready", flush=True)
 sys.stdin.read()
@@ -40,8 +40,8 @@ def put(name, source, size):
         (place / "parameters").write_bytes(bytes(size))
         return {"source": source}
 
-    folder = entries.made_once(name, lambda entry: True, make, lambda: None)
-    os.close(entries._used.pop(folder.parent))
+    folder = models.made_once(name, lambda entry: True, make, lambda: None)
+    os.close(models._used.pop(folder.parent))
     return folder
 
 
@@ -128,7 +128,7 @@ def test_an_unknown_name_removes_nothing(filled, capsys):
 
 
 def test_what_is_being_made_is_in_use(filled, capsys):
-    with entries._making(filled / "models" / "idle", lambda: None):
+    with models._making(filled / "models" / "idle", lambda: None):
         assert main(["cache", "clear", "idle"]) == 1
         assert "models/idle is in use" in capsys.readouterr().err
     assert main(["cache", "clear", "idle"]) == 0

@@ -11,6 +11,7 @@ from PIL import Image
 
 import jclip
 from jclip.cli import main
+from jclip.evaluate.prompts import load_prompts
 from tests.cli.small_bundle import write_bundle
 from tests.poison import UTF8, assert_harmless
 
@@ -77,6 +78,27 @@ def test_prompts_follow_the_labels_language(bundle, images, tmp_path, capsys):
     mean_d = vectors_pd.mean(axis=0)
     cosine = (model.encode_image([images / "a.png"]) @ mean_d)[0] / np.linalg.norm(mean_d)
     assert next(each for each in own if each["label"] == "猫")["cosine"] == pytest.approx(cosine, abs=1e-5)
+
+
+def test_prompts_that_are_too_long_for_the_model_are_left_out(bundle, images, tmp_path, capsys):
+    """The small tokenizer has a token for each Han character, and one before and after."""
+    folder = tmp_path / "short"
+    jclip.save(jclip.load(bundle).changed(context_length=8), folder)
+    short = [template for template in load_prompts("zh").templates if len(template.replace("{}", "")) <= 4]
+    assert 0 < len(short) < 7
+    words = (folder, "images/a.png", "--labels", "老虎、狗", "--json")
+    _, told = run(capsys, *words[:-1])
+    assert f"the language of the labels, {len(short)} of 7 that fit this model;" in told
+    (tmp_path / "short.json").write_text(json.dumps({"language": "zh", "general": short}), encoding="utf-8")
+    automatic = json.loads(run(capsys, *words)[0])
+    same = json.loads(run(capsys, *words, "--prompts", tmp_path / "short.json")[0])
+    assert automatic["images"] == same["images"] and automatic["labels"] == ["老虎", "狗"]
+    _, err = run(capsys, *words, "--language", "zh", code=1)
+    assert "is longer than the model's 8 tokens: shorten the label, or give shorter prompts" in err
+    (tmp_path / "labels.txt").write_text("老虎老虎\n狗\n", encoding="utf-8")
+    alone = (folder, "images/a.png", "--labels-from", "labels.txt", "--json")
+    automatic = json.loads(run(capsys, *alone)[0])
+    assert automatic["prompts"] == "none" and automatic == json.loads(run(capsys, *alone, "--prompts", "none")[0])
 
 
 def test_csv_has_k_rows_for_each_image(bundle, images, capsys):
@@ -150,9 +172,11 @@ def test_names_cannot_harm_the_terminal(bundle, images, capsys):
         (["images", "--labels", "猫,狗", "--prompts", "xx"], "there are no prompts 'xx'"),
         (["images", "--labels", "猫,狗", "--prompts", "zh", "--language", "zh"], "--language and --prompts exclude"),
         (["images", "--labels", "猫,狗", "--csv", "--json"], "--csv and --json exclude each other"),
+        (["--labels", "猫,狗"], "no IMAGES are given: give files, or folders that hold some"),
+        (["images", "--labels", "，"], "0 labels: give at least two"),
         (["gone.png", "--labels", "猫,狗"], "there is no file gone.png"),
         (["*.gif", "--labels", "猫,狗"], "*.gif matches no file: correct the pattern"),
-        (["empty", "--labels", "猫,狗"], "empty: no images: give files, or folders that hold some"),
+        (["empty", "--labels", "猫,狗"], "'empty': no images: give files, or folders that hold some"),
     ],
 )
 def test_what_is_not_possible_is_one_line(words, said, bundle, images, capsys):

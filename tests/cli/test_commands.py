@@ -12,7 +12,7 @@ from PIL import Image
 
 from jclip.cli import main
 from jclip.cli.plan import remedy
-from jclip.inference import Model
+from jclip.loading import load
 from jclip.train.planning.fitting import Fit
 
 CHINESE_CLIP = "configs/chinese_clip/vit_b_16.py"
@@ -263,7 +263,12 @@ def _evaluate(bundle, capsys, monkeypatch):
     assert 0 <= figures["t2i_r1"] <= figures["t2i_r10"] <= 1
 
     sizes = []
-    monkeypatch.setattr("jclip.cli.eval._common.Model", lambda bundle, size: sizes.append(size) or Model(bundle, size))
+
+    def loaded(source, *, batch_size):
+        sizes.append(batch_size)
+        return load(source, batch_size=batch_size)
+
+    monkeypatch.setattr("jclip.cli.eval._common.load", loaded)
     assert main(["eval", "retrieval", bundle, "pairs.tsv", "--json", "--batch-size", "5"]) == 0
     again = json.loads(capsys.readouterr().out)["tests"][0]
     assert {name: again[name] for name in ("t2i_r1", "i2t_r10")} == pytest.approx(

@@ -24,7 +24,6 @@ from tests.conversion.test_bad_input import ANOTHERS
         (["--image-size", "-30"], "--image-size is -30, but must be 1 or more: choose another"),
         (["--image-size", "99999990"], "--image-size: .* more than 256 times as large: choose another"),
         (["--tokenizer", "absent/vocab.txt"], "there is no tokenizer at absent/vocab.txt"),
-        (["--to", "hf"], "is not a bundle, which --to needs: convert it without --to first"),
         (["--to", "hf", "--family", "clip"], "--family does not go with --to: a bundle is written as it is"),
         (["--to", "hf", "--image-size", "0"], "--image-size does not go with --to: a bundle is written as it is"),
         (["--to", "hf", "--seed", "1"], "--seed does not go with --to"),

@@ -85,7 +85,7 @@ def test_transformers_loads_our_files(family, size, tmp_path):
 
 
 @pytest.mark.parametrize("count", [3000, pytest.param(12_000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("family", "most"), [("altclip", 0.0), ("chinese-clip", 0.001), ("clip", 0.002)])
+@pytest.mark.parametrize(("family", "most"), [("altclip", 0.0), ("chinese-clip", 0.0), ("clip", 0.002)])
 def test_ids_differ_no_more_often_than_the_docstring_says(family, most, count, tmp_path):
     from transformers import AutoTokenizer
 

@@ -93,4 +93,5 @@ def model(family, place, **preprocessing):
     params = found["params"]
     if "logit_scale" in params:
         params["logit_scale"] = np.float32(2.5)
-    return Model(Bundle(config, params, words, settings, CONTEXT, found.get("batch_stats", {})))
+    # Batches of 4, so that the images with which an export is compared have the only shape that is compiled.
+    return Model(Bundle(config, params, words, settings, CONTEXT, found.get("batch_stats", {})), batch_size=4)

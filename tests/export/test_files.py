@@ -62,7 +62,9 @@ def copy(exported, tmp_path):
 def picture(file, mode="RGB"):
     draw = np.random.default_rng(0)
     image = Image.fromarray(draw.integers(0, 256, (9, 14, 4), dtype=np.uint8), "RGBA").resize((70, 45)).convert(mode)
-    image.save(file)
+    on_its_side = Image.Exif()
+    on_its_side[0x0112] = 6
+    image.save(file, exif=on_its_side)
     return file
 
 
@@ -70,7 +72,7 @@ def picture(file, mode="RGB"):
     ("family", "settings", "mode", "inside"),
     [
         ("altclip", {"resize": "crop"}, "P", False),
-        ("chinese-clip", {"background": (255, 255, 0), "trim": True}, "RGBA", False),
+        ("chinese-clip", {"background": (255, 255, 0), "trim": True, "orientation": "apply"}, "RGBA", False),
         ("altclip", {"resize": "crop", "background": (0, 0, 9), "trim": True}, "RGBA", True),
         ("encoder-mean", None, "RGB", False),
     ],
@@ -131,6 +133,7 @@ def test_loaded_as_a_model(exported, model, tmp_path):
     np.testing.assert_allclose(loaded.similarity([file], TEXTS), model.similarity([file], TEXTS), rtol=0, atol=1e-3)
     assert loaded.encode_text([]).shape == loaded.encode_image([]).shape == (0, 24)
     again = pickle.loads(pickle.dumps(loaded))
+    assert again.source == loaded.source == str(exported.resolve())
     np.testing.assert_array_equal(again.encode_text(TEXTS), loaded.encode_text(TEXTS))
     one = jclip.load(exported, tower="text", batch_size=2)
     np.testing.assert_allclose(one.encode_text(TEXTS), loaded.encode_text(TEXTS), rtol=0, atol=1e-6)
@@ -141,9 +144,25 @@ def test_loaded_as_a_model(exported, model, tmp_path):
             jclip.load(exported, **wrong)
     with pytest.raises(JclipError, match="has no function for jax"):
         _ = loaded.apply
+    with pytest.raises(JclipError, match="is an export already: export its bundle"):
+        write(loaded, tmp_path / "again")
     with pytest.raises(JclipError, match="cannot be saved as a bundle"):
         jclip.save(loaded, tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("form", ["onnx", "stablehlo"])
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"tower": "text"}, "was loaded with its text tower alone: load both to export it"),
+        ({"dtype": "bfloat16"}, "was loaded in bfloat16: load it in float32 to export it"),
+    ],
+)
+def test_a_part_of_a_model_is_refused(model, part, message, form, tmp_path):
+    with pytest.raises(JclipError, match=message):
+        export(Model(model.bundle, **part), tmp_path / "out", format_named(form))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_weights_beside_a_large_graph(model, exported, tmp_path):
@@ -158,6 +177,21 @@ def test_weights_beside_a_large_graph(model, exported, tmp_path):
     quantise(tmp_path, read_record(tmp_path), batches, ExportOptions(int8=True), quiet)
     assert not (tmp_path / "text.onnx.data").exists()
     assert (load_onnx(tmp_path).encode_text(TEXTS) * float32).sum(axis=1).min() > 0.99
+
+
+def test_int8_weights_beside_a_large_graph(model, exported, tmp_path):
+    own = write_files(model, tmp_path, ExportOptions(int8=True), quiet, external_bytes=1000)
+    for name, tower in own["towers"].items():
+        assert tower["files"] == [f"{name}.onnx", f"{name}.onnx.data"]
+        size = sum((tmp_path / file).stat().st_size for file in tower["files"])
+        assert size < (exported / f"{name}.onnx").stat().st_size
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *(file for tower in own["towers"].values() for file in tower["files"]),
+        *("README.md", "preprocessing.json", "tokenizer", "tokenizer.json"),
+    }
+    shutil.copy(exported / "export.json", tmp_path)
+    wanted = load_onnx(exported).encode_text(TEXTS)
+    assert (load_onnx(tmp_path).encode_text(TEXTS) * wanted).sum(axis=1).min() > 0.99
 
 
 def lead_elsewhere(file):
@@ -327,6 +361,7 @@ def test_int8_and_its_gate(model, tmp_path):
     with pytest.raises(JclipError, match=r"i2t_r1 on ten images from 40.0% to 38.9%, by more than 1 .* --max-loss 1.2"):
         write(model, tmp_path / "out", int8=True, gate=Gate({"t2i_r1": 0.5, "i2t_r1": 0.389}))
     assert list(tmp_path.iterdir()) == []
+    write(model, tmp_path / "a point", int8=True, gate=Gate({"t2i_r1": 0.5, "i2t_r1": 0.39}))  # not more than 1
     gate = Gate({"t2i_r1": 0.51, "i2t_r1": 0.389})
     record = write(model, tmp_path / "out", int8=True, gate=gate, max_loss=1.2)
     assert gate.models == [model.identity, f"{model.identity}-int8"]

@@ -50,7 +50,7 @@ def deep(config):
     return replace(config, image=replace(config.image, layers=5), text=replace(config.text, layers=5))
 
 
-NAMES = ("chinese-clip-vit-b-16", "chinese-clip-rn50", "clip-vit-b-32", "altclip", "sentences")
+NAMES = ("chinese-clip-rn50", "clip-vit-b-32", "altclip", "sentences")  # every kind of tower
 
 
 def small_model(config, folder) -> Model:
@@ -70,7 +70,7 @@ def exported(tmp_path_factory):
     """Models of every kind and their exported folders."""
     root, found = tmp_path_factory.mktemp("stablehlo"), {}
     configs = {name: small(name) for name in NAMES}
-    configs["deep"] = deep(configs["altclip"])
+    configs["altclip"] = deep(configs["altclip"])
     for name, config in configs.items():
         model = small_model(config, root / f"{name}-words")
         exporting.export(model, root / name, format_named("stablehlo"), ExportOptions(), lambda _: None)
@@ -135,7 +135,7 @@ def test_features_without_jclip(exported, tmp_path):
         for case, expected in expected_of(model, inputs).items():
             np.testing.assert_allclose(found[case], expected, atol=1e-6, err_msg=f"{name} {case}")
             compared += len(expected)
-    assert compared == 5 * 4 + 6 * 4
+    assert compared == 3 * 4 + 4 * 4
 
 
 def test_loader_compares_the_examples(exported, tmp_path):
@@ -155,7 +155,7 @@ def test_loader_compares_the_examples(exported, tmp_path):
     assert failed.stderr == ""
 
 
-@pytest.mark.parametrize("name", [*NAMES, "deep"])
+@pytest.mark.parametrize("name", NAMES)
 def test_functions_are_portable(exported, name):
     """They have every platform, and no operation of one library, such as cuDNN's attention."""
     _, folder = exported[name]
@@ -238,7 +238,7 @@ def picture_files(folder):
 )
 def test_loader_reads_files_as_jclip_does(exported, tmp_path, preprocessing):
     """Images equal jclip's bit by bit, and ids equal its tokenizer's."""
-    model, _ = exported["chinese-clip-vit-b-16"]
+    model, _ = exported["chinese-clip-rn50"]
     (tmp_path / "pictures").mkdir()
     files, export_folder = picture_files(tmp_path / "pictures"), tmp_path / "export"
     export_folder.mkdir()

@@ -19,6 +19,7 @@ class Cells:
 
     identity: str = "1" * 64
     name: str = "cells"
+    source: str = ""
     embed_dim: int = 12
     calls: list = field(default_factory=list)
     before: object = lambda: None

@@ -16,9 +16,7 @@ from tests.search.test_embedding import embedded, fill, write_tar
 
 
 def exported(words, folder, model=None, **options):
-    return embed_clip_retrieval(
-        ModelSource(lambda: model or Cells(), lambda: ""), words, folder, Options(workers=0, **options)
-    )
+    return embed_clip_retrieval(ModelSource(lambda: model or Cells()), words, folder, Options(workers=0, **options))
 
 
 @pytest.fixture
@@ -113,7 +111,7 @@ def test_an_index_is_exported_without_a_model(tmp_path, photos):
     def no_model():
         raise AssertionError("vectors are copied")
 
-    report = embed_clip_retrieval(ModelSource(no_model, lambda: ""), [tmp_path / "index"], tmp_path / "f", Options())
+    report = embed_clip_retrieval(ModelSource(no_model), [tmp_path / "index"], tmp_path / "f", Options())
     assert (report.unchanged, report.entries, report.embedded) == (6, 6, 0)
     assert np.load(tmp_path / "f/img_emb/img_emb_0.npy").shape == (6, 12)
 

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from jclip.errors import JclipError
 from jclip.images.opening import FOREIGN, MISSING, NO_FILE, TOO_LARGE, UNDECODABLE
 from jclip.search.embedding import embed
+from jclip.search.filters import Filter, parse_time
 from jclip.search.index import Index
 from jclip.search.originals import read_original
 from jclip.search.sources.given import LIST, Source, given_sources
@@ -172,6 +174,7 @@ def test_the_orientation_is_applied_and_remembered(tmp_path, orientation):
     exif[0x0112] = 6
     exif[0x0110] = "Camera\0"
     exif.get_ifd(0x8769)[0x9003] = "2021:02:03 04:05:06"
+    exif.get_ifd(0x8769)[0x9011] = "+00:00"
     data = encoded(3, "JPEG", (20, 10), exif=exif)
     photos = fill(tmp_path / "photos", {"a.jpg": data})
     _, index = embedded(photos, tmp_path / "index", orientation=orientation)
@@ -184,6 +187,37 @@ def test_the_orientation_is_applied_and_remembered(tmp_path, orientation):
     other = {"apply": "ignore", "ignore": "apply"}[orientation]
     with pytest.raises(JclipError, match=f"made with orientation '{orientation}', not '{other}'"):
         embedded([], tmp_path / "index", update=True, orientation=other)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ({0x9003: "2024:05:01 20:00:00"}, 1714564800),  # 12:00 UTC
+        ({0x9003: "2024:05:01 20:00:00", 0x9011: "-03:30"}, 1714606200),  # 23:30 UTC
+        ({0x9003: "2024:05:01 20:00:00", 0x9011: "   :  "}, 1714564800),
+        ({0x9003: "0000:00:00 00:00:00", 0x0132: "2024:05:01 20:00:00", 0x9010: "+00:00"}, 1714593600),
+        ({0x9003: "1970:01:01 08:00:00", 0x0132: "2024:05:01 20:00:00"}, 0),
+        ({0x9003: "2016:12:31 23:59:60", 0x9011: "+00:00"}, 1483228799),
+        ({0x9003: "0001:01:01 00:00:00"}, 10**9),  # of the file
+    ],
+)
+def test_a_camera_s_time_is_local_unless_it_names_its_zone(tmp_path, monkeypatch, tags, expected):
+    monkeypatch.setenv("TZ", "Asia/Shanghai")
+    time.tzset()
+    try:
+        exif = Image.Exif()
+        for tag, value in tags.items():
+            (exif if tag == 0x0132 else exif.get_ifd(0x8769))[tag] = value
+        photos = fill(tmp_path / "photos", {"a.jpg": encoded(3, "JPEG", exif=exif)})
+        os.utime(photos / "a.jpg", (10**9, 10**9))
+        _, index = embedded(photos, tmp_path / "index")
+        (entry,) = index.all_entries()
+        assert entry.date == expected
+        day = Filter(since=parse_time("2024-05-01"), before=parse_time("2024-05-01", end=True))
+        assert len(index.select(day)) == (expected == 1714564800)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def write_tar(place: Path, members: dict, mode="w") -> Path:
@@ -342,7 +376,7 @@ def test_nothing_to_embed(tmp_path):
 def test_the_index_is_not_overwritten_and_models_must_fit(tmp_path):
     photos = fill(tmp_path / "photos", {"a.png": encoded(0)})
     embedded(photos, tmp_path / "index")
-    with pytest.raises(JclipError, match="index exists already"):
+    with pytest.raises(JclipError, match="index is an index already: add --update"):
         embed(Cells(), photos, tmp_path / "index")
     with pytest.raises(JclipError, match=r"made with another model \(cells"):
         embed(Cells(identity="2" * 64), [], tmp_path / "index", update=True)
@@ -353,7 +387,7 @@ def test_the_index_is_not_overwritten_and_models_must_fit(tmp_path):
     with pytest.raises(JclipError, match="cells is a text encoder without an image tower"):
         embed(text_model, photos, tmp_path / "other", workers=0)
     for wrong in ({"batch_size": 0}, {"workers": -1}):
-        with pytest.raises(JclipError, match="must be at least"):
+        with pytest.raises(JclipError, match=r"is (0, but must be 1|-1, but must be 0) or more"):
             embed(Cells(), photos, tmp_path / "other", **wrong)
     assert sorted(os.listdir(tmp_path)) == ["index", "photos"]
 

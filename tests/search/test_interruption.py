@@ -135,8 +135,13 @@ def test_unfinished_work_survives_mistakes(tmp_path, sources):
         embed(Cells(identity="2" * 64), sources, folder, workers=0)
     model = Cells()
     fill(sources[0], {"00 first.png": encoded(90)})  # meanwhile
-    report = embed(model, sources, folder, workers=0, batch_size=3)
+    seen = []
+    report = embed(model, sources, folder, workers=0, batch_size=3, watch=seen.append)
     assert (report.entries, sum(model.calls)) == (21, 18 - 9)
+    assert seen[0].resumed == seen[0].done - seen[0].skipped == seen[-1].resumed > 9  # copies count
+    update = []
+    embed(model, [], folder, update=True, workers=0, watch=update.append)
+    assert update[0].resumed == 0
 
 
 def test_a_write_that_fails_leaves_the_index(tmp_path, sources, monkeypatch):

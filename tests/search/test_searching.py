@@ -207,7 +207,12 @@ def test_damaged_vectors_are_never_found(tmp_path):
     with Index.open(folder) as index:
         searcher = Searcher(index)
         assert found(searcher.search(at(0), k=5)) == expected[:5]
+        for query in (at(0), at(180), at(90), at(-90)):
+            hits = searcher.search(query, k=99)
+            assert sorted(found(hits)) == expected and all(math.isfinite(hit.score) for hit in hits)
         assert found(searcher.search(at(0), k=99)) == expected
+        with pytest.raises(JclipError, match="the vector of entry 50 is damaged"):
+            searcher.similar(50)
         groups = searcher.near_duplicates(math.cos(math.radians(4.5)))
     assert sum(map(len, groups)) >= 80 and not {3, 50, 70} & {id for group in groups for id in found(group)}
 

@@ -82,11 +82,23 @@ def test_an_update_without_changes_neither_writes_vectors_nor_opens_the_model(tm
     def opened():
         raise AssertionError("the model is not needed")
 
-    model = ModelSource(opened, lambda: "", is_chosen=False)
+    model = ModelSource(opened, is_chosen=False)
     report = embed_with(model, [], folder, Options(update=True, workers=0))
     assert (report.unchanged, report.entries) == (8, 8)
     after = contents(folder)
     assert after.keys() == before.keys() and all(after[name] == before[name] for name in after if "segments" in name)
+
+
+def test_the_index_remembers_the_models_present_place(tmp_path, photos):
+    folder = tmp_path / "index"
+    embed(Cells(source="/old/place"), photos, folder, workers=0)
+    assert Index.open(folder).facts.model_source == "/old/place"
+    embed(Cells(source="/new/place"), [], folder, update=True, dry_run=True, workers=0)
+    assert Index.open(folder).facts.model_source == "/old/place"
+    embed(Cells(source="/new/place"), [], folder, update=True, workers=0)
+    assert Index.open(folder).facts.model_source == "/new/place"
+    embed(Cells(), [], folder, update=True, workers=0)  # a model in memory has no place
+    assert Index.open(folder).facts.model_source == "/new/place"
 
 
 def test_two_files_that_exchange_their_names(tmp_path, photos):

@@ -1,5 +1,6 @@
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,6 +10,7 @@ from starlette.testclient import TestClient
 from jclip.errors import JclipError
 from jclip.search.embedding import embed
 from jclip.search.index import Index
+from jclip.search.progress import Meter
 from jclip.serve.app import Settings, make_app
 from jclip.serve.background import Job, QueuedModel
 from jclip.serve.batching import Batcher
@@ -52,6 +54,31 @@ def test_an_index_is_made_while_the_service_runs(tmp_path, model):
         np.testing.assert_allclose(index.vectors_at(range(5)), wanted, atol=1e-3)  # float16
 
 
+def test_an_index_that_is_being_made_can_be_searched(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("jclip.search.snapshots._SECONDS", 0)
+    monkeypatch.setattr("jclip.search.encoding.Meter", partial(Meter, interval=0))
+    monkeypatch.setattr("jclip.search.embedding.embed", partial(embed, batch_size=2))
+    write_images(tmp_path / "images", range(8))
+    gallery = Gallery(tmp_path / "index", model)
+    seen, opens = [], gallery.open
+
+    def opened(snapshot=None):
+        opens(snapshot)
+        seen.append((snapshot, len(gallery.index), found()))
+
+    gallery.open = opened
+    with TestClient(make_app(model, Settings(batch=2), gallery, [str(tmp_path / "images")]), LOCAL) as client:
+
+        def found():
+            hits = client.post("/search", json={"text": "a", "k": 99}).json()["hits"]
+            assert all(client.get(f"/thumb/{hit['id']}").status_code == 200 for hit in hits[:1])
+            return len(hits)
+
+        assert until_idle(client)[-1]["entries"] == 8
+    assert all(entries == hits for _, entries, hits in seen)
+    assert seen[-1][:2] == (None, 8) and len(seen) > 1 and seen[0][0].parent.name == ".index.unfinished"
+
+
 def test_an_index_is_updated_and_stays_usable(tmp_path, model):
     write_images(tmp_path / "images", range(3))
     embed(model, tmp_path / "images", tmp_path / "index", workers=0)
@@ -85,7 +112,8 @@ def batcher(model):
 
 def test_a_queued_model_is_the_model(batcher, model):
     queued = QueuedModel(model, batcher)
-    assert (queued.identity, queued.name, queued.embed_dim) == (model.identity, model.name, model.embed_dim)
+    for name in ("identity", "name", "source", "embed_dim"):
+        assert getattr(queued, name) == getattr(model, name)
     pixels = np.stack([np.asarray(drawn(number, (32, 32))) for number in range(7)])
     np.testing.assert_allclose(queued.encode_image(pixels), model.encode_image(pixels), atol=TOLERANCE)
     np.testing.assert_allclose(queued.encode_text(["a", "狗"]), model.encode_text(["a", "狗"]), atol=TOLERANCE)

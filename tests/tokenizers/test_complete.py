@@ -1,5 +1,6 @@
 """tokenizer.json of every kind gives jclip's ids in the `tokenizers` library. Slow tests compare 12,000 strings."""
 
+import json
 from functools import cache
 
 import pytest
@@ -9,6 +10,7 @@ from tokenizers import Tokenizer as Engine
 
 from jclip.names import TokenizerKind
 from jclip.tokenizers._bert_files import BertPieces
+from jclip.tokenizers._complete import keeps_case
 from jclip.tokenizers._unigram import Unigram
 from jclip.tokenizers._wordpiece import WordPiece
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
@@ -90,6 +92,23 @@ def test_clips_differs_where_ftfy_repairs(count):
         " a \n b ",
     ]
     assert different(tokenizer, ordinary, 77) == []
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "cased", "bert"])
+def test_read_back(kind, tmp_path):
+    tokenizer, texts = KINDS[kind](), [*varied(300), "Émile “said” ΟΔΥΣΣΕΥΣ"]
+    (tmp_path / "tokenizer.json").write_text(tokenizer.complete_json(20), encoding="utf-8")
+    back = load_tokenizer(tmp_path, tokenizer.kind)
+    assert back.encode(texts, 20) == tokenizer.encode(texts, 20)
+
+
+def test_another_normalizer_is_not_taken_for_cn_clips():
+    steps = json.loads(chinese().complete_json(20))["normalizer"]["normalizers"]
+    assert keeps_case(steps) is False
+    for number in range(len(steps)):
+        assert keeps_case(steps[:number] + steps[number + 1 :]) is None
+    assert keeps_case([]) is None
+    assert keeps_case([{"type": "Replace", "pattern": {"String": "a"}, "content": "b"}] * 2) is None
 
 
 def test_by_hand():

@@ -96,6 +96,16 @@ def label_files(
                 yield Labelled(one.file, *((none, none, each) if isinstance(each, str) else next(scores)))
 
 
+def fitting_templates(bundle: Bundle, labels: Sequence[str], templates: Sequence[str]) -> list[str]:
+    """Returns the templates that fit into the model's context with every label."""
+    longest = bundle.context_length
+    return [
+        template
+        for template in templates
+        if all(length <= longest for length in _lengths(bundle, [_sentence(template, label) for label in labels]))
+    ]
+
+
 def _scores(
     model: LabelModel, images_nhwc: npt.NDArray[np.uint8], classes_cd: npt.NDArray[np.float32]
 ) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
@@ -122,8 +132,19 @@ def _check_labels(bundle: Bundle, labels: Sequence[str], templates: Sequence[str
     twice = next((label for number, label in enumerate(labels) if label in labels[:number]), None)
     if twice is not None:
         raise JclipError(f"label {shown(twice, 60)!r} is given twice: give each once")
-    most = bundle.context_length
-    sentences = [template.replace("{}", label) for label in labels for template in templates]
-    for sentence, ids in zip(sentences, bundle.tokenizer.encode(sentences, most + 1), strict=True):
-        if len(ids) > most:
-            raise JclipError(f"{shown(sentence, 80)!r} is longer than the model's {most} tokens: shorten the label")
+    sentences = [_sentence(template, label) for label in labels for template in templates]
+    for sentence, length in zip(sentences, _lengths(bundle, sentences), strict=True):
+        if length > bundle.context_length:
+            shorter = "shorten the label" if sentence in labels else "shorten the label, or give shorter prompts"
+            raise JclipError(
+                f"{shown(sentence, 80)!r} is longer than the model's {bundle.context_length} tokens: {shorter}"
+            )
+
+
+def _sentence(template: str, label: str) -> str:
+    return template.replace("{}", label)
+
+
+def _lengths(bundle: Bundle, sentences: Sequence[str]) -> list[int]:
+    """Returns numbers of tokens; of longer sentences, a number above the model's context."""
+    return [len(ids) for ids in bundle.tokenizer.encode(list(sentences), bundle.context_length + 1)]

@@ -100,7 +100,7 @@ class Graph:
         Raises OSError if the disk is full, and onnx's ValidationError if a node is not valid.
         """
         if sum(array.nbytes for array in self._weights.values()) > external_bytes:
-            data = file.with_name(f"{file.name}.data")
+            data = data_file(file)
             with data.open("wb") as stream:
                 tensors = [_beside(name, array, stream) for name, array in self._weights.items()]
             model, files = self._model(file.stem, tensors, metadata), [file.name, data.name]
@@ -121,6 +121,11 @@ class Graph:
         full = "/".join((*self._scope, name))
         count = self._counts[full] = self._counts.get(full, 0) + 1
         return full if count == 1 else f"{full}_{count}"
+
+
+def data_file(file: Path) -> Path:
+    """Returns the place of the weights beside a graph's file, if they are not inside."""
+    return file.with_name(f"{file.name}.data")
 
 
 def _type(dtype: DTypeLike) -> int:

@@ -16,14 +16,14 @@ def write_readme(folder: Path, record: Record) -> None:
 def program(record: Record) -> list[str]:
     """Returns the lines of a program that encodes images and texts, and runs in the export's folder without jclip."""
     preprocessing, towers = record.preprocessing, record.own["towers"]
-    imports = ["import numpy as np", "import onnxruntime", "from PIL import Image", "from tokenizers import Tokenizer"]
-    if preprocessing is None:
-        del imports[2]
-    lines = [*imports, ""]
+    turned = preprocessing is not None and preprocessing.orientation == "apply"
+    pillow = [] if preprocessing is None else [f"from PIL import Image{', ImageOps' * turned}"]
+    lines = ["import numpy as np", "import onnxruntime", *pillow, "from tokenizers import Tokenizer", ""]
     if preprocessing is not None:
         inside = towers["image"]["input"]["dtype"] == "uint8"
         lines += [
             'image = Image.open("cat.jpg")',
+            *(["image = ImageOps.exif_transpose(image)"] if turned else []),
             *(_opaque(preprocessing) if inside else [*_opaque(preprocessing), *_resized(preprocessing)]),
             'pixels = np.asarray(image.convert("RGB"))[None]',
             *([] if inside else _normalised(preprocessing)),

@@ -59,9 +59,8 @@ def write_files(
     if options.with_preprocessing:
         own["resized_difference"] = _check_resizing(model, folder / file_name("image"))
     if options.int8:
-        own["int8"] = quantise(folder, record_of(model, "onnx", own), batches, options, say)
-        for name, entry in described.items():
-            entry["files"] = [file_name(name)]
+        record = record_of(model, "onnx", own)
+        own["int8"] = quantise(folder, record, batches, options, say, external_bytes=external_bytes)
     write_readme(folder, record_of(model, "onnx", own))
     return own
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from jclip.cache.digests import stamp
 from jclip.errors import JclipError
 from jclip.images.preprocess import Orientation
-from jclip.io.cache import stamp
 from jclip.search.entries import IMAGE, MEMBER
 
 OTHER_FORMATS = (

@@ -1,6 +1,5 @@
 """Search by text, image, vector or entry, near duplicates, and the values for filters."""
 
-import math
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -141,7 +140,7 @@ class Searching:
             vector = await self._vector(given)
             hits = await self._run(lambda searcher: searcher.search(vector, k + 1, offset, filter))
         took = 1000 * (time.perf_counter() - started)
-        return answered({"hits": [_written(hit) for hit in hits[:k]], "more": len(hits) > k, "took_ms": round(took, 1)})
+        return answered({"hits": [hit.record() for hit in hits[:k]], "more": len(hits) > k, "took_ms": round(took, 1)})
 
     async def _duplicates(self, given: Given, request: Request) -> Response:
         k, offset, threshold = self._page(given), given["offset"], given["threshold"]
@@ -149,7 +148,7 @@ class Searching:
             groups = await self._gallery.run_long(
                 lambda searcher, report: searcher.near_duplicates(threshold, k + 1, offset, report=report)
             )
-        return answered({"groups": [[_written(hit) for hit in group] for group in groups[:k]], "more": len(groups) > k})
+        return answered({"groups": [[hit.record() for hit in group] for group in groups[:k]], "more": len(groups) > k})
 
     async def _filters(self, given: Given, request: Request) -> Response:
         with self._service.encoding.places(1):
@@ -250,26 +249,3 @@ def _sum(vectors: Sequence[np.ndarray], weights: Sequence[float], where: str) ->
         return Query(tuple(Term("", weight=weight) for weight in weights)).vector(_Encoded(vectors))
     except JclipError as error:
         raise wrong(where, str(error)) from None
-
-
-def _written(hit: Hit) -> dict[str, Any]:
-    entry = hit.entry
-    return {
-        "id": entry.id,
-        "path": str(entry.path),
-        "kind": entry.kind,
-        "score": hit.score,
-        "width": entry.width,
-        "height": entry.height,
-        "text": entry.text,
-        "meta": _finite(entry.meta),
-    }
-
-
-def _finite(value: Any) -> Any:
-    """Returns JSON with null for numbers that JSON does not have."""
-    if isinstance(value, dict):
-        return {str(name): _finite(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from jclip.cache.digests import recall, remember, stamp
+from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
-from jclip.io.cache import cache_folder, recall, remember, stamp
 
 
 @pytest.mark.parametrize(

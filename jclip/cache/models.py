@@ -1,4 +1,4 @@
-"""Folders of the cache that are made once, by one process, and used by many.
+"""Converted models in the cache: folders that are made once, by one process, and used by many.
 
 An entry is a folder with what was made in it, and with a record of what it is. While a process makes it, it holds a
 lock on a file beside it. A process that uses an entry holds a shared lock on the entry until it ends.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
-from jclip.io.cache import cache_folder
 from jclip.io.files import check_folder, recover_all, remove_folder, whole_folder
 from jclip.io.json_files import read_object
 from jclip.plain import as_json
@@ -52,8 +52,10 @@ class Entry:
     @property
     def last_used(self) -> float:
         """Time of the last use, in seconds since the epoch."""
-        record = self.folder / _RECORD
-        return (record if record.exists() else self.folder).stat().st_mtime
+        for place in (self.folder / _RECORD, self.folder):
+            with suppress(FileNotFoundError):  # a damaged entry, or another process has removed it
+                return place.stat().st_mtime
+        return 0.0
 
 
 def place_of(name: str) -> Path:
@@ -117,17 +119,12 @@ def made_once(
 
 
 def clear(entry: Entry) -> None:
-    """Removes an entry. Raises JclipError if a process makes or uses it."""
-    locks = [_lock(place) for place in (_lock_file(entry.folder), entry.folder) if place.exists()]
-    try:
-        if None in locks:
-            raise JclipError(f"{entry.folder} is in use by another process: end that one first")
+    """Removes an entry. Raises JclipError if a process makes or uses it, or it cannot be removed."""
+    file = _lock_file(entry.folder)
+    with _locked(file), _locked(entry.folder):
         remove_folder(entry.folder)
-        _lock_file(entry.folder).unlink(missing_ok=True)
-    finally:
-        for lock in locks:
-            if lock is not None:
-                os.close(lock)
+        with suppress(OSError):  # a file that holds nothing
+            file.unlink()
 
 
 def clear_leftovers() -> None:
@@ -158,18 +155,26 @@ def _making(folder: Path, waiting: Callable[[], None]) -> Iterator[None]:
         os.close(lock)
 
 
-def _lock(place: Path) -> int | None:
-    """Returns a descriptor with an exclusive lock on a file or folder; None if another process has a lock on it."""
-    lock = os.open(place, os.O_RDONLY)
-    if fcntl is not None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(lock)
-            return None
-        except OSError:  # the file system has no locks
-            pass
-    return lock
+@contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Holds an exclusive lock on a file or folder within the block. Raises JclipError if another process has a lock."""
+    try:
+        lock = os.open(place, os.O_RDONLY)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        if fcntl is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                folder = place.with_name(place.name.removeprefix(".").removesuffix(".lock"))
+                raise JclipError(f"{folder} is in use by another process: end that one first") from None
+            except OSError:  # the file system has no locks
+                pass
+        yield
+    finally:
+        os.close(lock)
 
 
 def _use(folder: Path) -> bool:

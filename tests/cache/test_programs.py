@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from jclip.io import compiled
+from jclip.cache import programs
 
 ROOT = Path(__file__).parents[2]
 
 # Prints the number of programs that the cache had, a result, and the errors.
 PROGRAM = """
-from jclip.io.compiled import programs_kept
+from jclip.cache.programs import programs_kept
 with programs_kept(lambda line: print("told", line)):
     import jax, jax.numpy as jnp
     hits = []
@@ -70,22 +70,22 @@ def test_a_cache_that_cannot_be_written_is_not_in_the_way(tmp_path):
 
 
 def test_a_full_disk_gets_no_programs(tmp_path, monkeypatch):
-    assert compiled._has_room(tmp_path / "not" / "yet")
-    monkeypatch.setattr(compiled, "_LEAST_FREE", 1 << 60)
-    assert not compiled._has_room(tmp_path / "not" / "yet")
+    assert programs._has_room(tmp_path / "not" / "yet")
+    monkeypatch.setattr(programs, "_LEAST_FREE", 1 << 60)
+    assert not programs._has_room(tmp_path / "not" / "yet")
 
 
 @pytest.mark.parametrize(("largest", "most", "left"), [(100, 9, 5), (30, 9, 3), (29, 9, 2), (100, 1, 1), (0, 9, 0)])
 def test_the_programs_used_longest_ago_are_removed(largest, most, left, tmp_path, monkeypatch):
-    monkeypatch.setattr(compiled, "LARGEST", largest)
-    monkeypatch.setattr(compiled, "MOST", most)
+    monkeypatch.setattr(programs, "LARGEST", largest)
+    monkeypatch.setattr(programs, "MOST", most)
     names = ["c", "a", "e", "b", "d"]
     for age, name in enumerate(names):  # the first was used last
         file = tmp_path / "machine" / name
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(10))
         os.utime(file, (1e9 - age, 1e9 - 10 * age))
-    compiled._limit(tmp_path)
+    programs._limit(tmp_path)
     assert sorted(os.listdir(tmp_path / "machine")) == sorted(names[:left])
 
 
@@ -96,7 +96,7 @@ def test_warnings_of_jax_become_one_line(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.showwarning = lambda message, *more: others.append(str(message))
-        with compiled._one_line_of_trouble(tmp_path, told.append):
+        with programs._one_line_of_trouble(tmp_path, told.append):
             warnings.warn("Error reading persistent compilation cache entry for 'jit_encode': error: cut", stacklevel=1)
             assert os.listdir(tmp_path) == ["jit_other-1-cache"] and not told
             for _ in range(2):
@@ -111,23 +111,23 @@ def test_warnings_of_jax_become_one_line(tmp_path):
 
 
 def test_each_kind_of_processor_has_its_own_programs(monkeypatch):
-    here = compiled._processor()
-    assert re.fullmatch("[0-9a-f]{16}", here) and compiled._processor() == here
+    here = programs._processor()
+    assert re.fullmatch("[0-9a-f]{16}", here) and programs._processor() == here
     text = Path("/proc/cpuinfo").read_text()
     monkeypatch.setattr(Path, "read_text", lambda self, **_: text.replace("flags", "flags\t\t: amx\nflags", 1))
-    assert compiled._processor() != here
+    assert programs._processor() != here
 
 
 def test_a_run_of_several_processes_keeps_none(tmp_path, monkeypatch):
-    for name in (*compiled._OPTIONS, compiled._LEAST_SECONDS):
+    for name in (*programs._OPTIONS, programs._LEAST_SECONDS):
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("JCLIP_CACHE", str(tmp_path))
     monkeypatch.delitem(sys.modules, "jax")  # as if it was not imported yet
-    with compiled.programs_kept(print):
+    with programs.programs_kept(print):
         assert os.environ["JAX_COMPILATION_CACHE_DIR"].startswith(f"{tmp_path}/compiled/")
-        compiled.keep_none()
+        programs.keep_none()
         assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "own")
-    with compiled.programs_kept(print):
-        compiled.keep_none()
+    with programs.programs_kept(print):
+        programs.keep_none()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "own"

@@ -1,4 +1,4 @@
-"""Folder of jclip's cache, and the digests of files that it remembers."""
+"""Digests of files, which the cache remembers until the files change."""
 
 import hashlib
 import json
@@ -7,30 +7,12 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
 from jclip.io.files import remove_folder, whole_file
 from jclip.io.json_files import read_object
 
-VARIABLE = "JCLIP_CACHE"
-"""Environment variable that names the cache's folder."""
-
 _DIGESTS = "digests"
-
-
-def cache_folder() -> Path:
-    """Returns the folder of jclip's cache, which may not exist: $JCLIP_CACHE, $XDG_CACHE_HOME/jclip or ~/.cache/jclip.
-
-    Raises JclipError if none is set and the user has no home folder.
-    """
-    if own := os.environ.get(VARIABLE):
-        return Path(own).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(shared):  # the specification ignores relative ones
-        return Path(shared) / "jclip"
-    try:
-        return Path.home() / ".cache" / "jclip"
-    except RuntimeError:
-        raise JclipError(f"there is no home folder for the cache: set {VARIABLE} to a folder") from None
 
 
 def stamp(folder: Path, files: Iterable[Path]) -> str:

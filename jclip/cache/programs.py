@@ -19,8 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
-from jclip.io.cache import cache_folder
 from jclip.io.files import check_folder
 
 FOLDER = "compiled"

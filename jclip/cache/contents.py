@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from jclip.cache import models, programs
+from jclip.cache.digests import clear_digests
+from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
-from jclip.io import compiled, entries
-from jclip.io.cache import cache_folder, clear_digests
-from jclip.io.files import remove_folder
+from jclip.io.files import recover_all, remove_folder
 from jclip.names import suggestion
 
 
@@ -43,19 +44,19 @@ def contents() -> list[Item]:
             folder=entry.content,
             bytes=size_of(entry.folder),
             last_used=entry.last_used,
-            remove=partial(entries.clear, entry),
+            remove=partial(models.clear, entry),
         )
-        for entry in entries.entries()
+        for entry in models.entries()
     ]
-    folder = cache_folder() / compiled.FOLDER
+    folder = cache_folder() / programs.FOLDER
     if folder.is_dir():
         found.append(
             Item(
-                name=compiled.FOLDER,
+                name=programs.FOLDER,
                 source="compiled programs",
                 folder=folder,
                 bytes=size_of(folder),
-                last_used=max((time for time, _, _ in compiled.programs(folder)), default=folder.stat().st_mtime),
+                last_used=max((time for time, _, _ in programs.programs(folder)), default=folder.stat().st_mtime),
                 remove=partial(remove_folder, folder),
             )
         )
@@ -82,9 +83,13 @@ def clear(names: Sequence[str] = ()) -> tuple[list[Item], list[str]]:
             removed.append(item)
         except JclipError as error:
             errors.append(str(error))
-    entries.clear_leftovers()
+    recover_all(cache_folder())
+    models.clear_leftovers()
     if not names:
-        clear_digests()
+        try:
+            clear_digests()
+        except JclipError as error:
+            errors.append(str(error))
     return removed, errors
 
 

@@ -1,0 +1,1 @@
+"""Cache on the disk, which `jclip cache` lists and clears: converted models, compiled programs and digests of files."""
