@@ -246,8 +246,8 @@ def report(batched: Load, single: Load) -> list[str]:
         times = f"{1000 * load.percentile(50):.0f} | {1000 * load.percentile(95):.0f}"
         cpu = 1000 * load.cpu / max(1, len(load.latencies))
         memory = f"{load.memory[-1] / 1e6:.0f} MB, x{load.growth:.2f}"
-        faults = f"{len(load.lost)} | {len(load.wrong)}"
-        print(f"| {name} | {len(load.latencies)} | {load.rate:.1f} | {times} | {cpu:.0f} | {faults} | {memory} |")
+        bad = f"{len(load.lost)} | {len(load.wrong)}"
+        print(f"| {name} | {len(load.latencies)} | {load.rate:.1f} | {times} | {cpu:.0f} | {bad} | {memory} |")
     factor = batched.rate / single.rate
     print(f"\nthroughput: x{factor:.2f}")
     faults = [

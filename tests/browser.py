@@ -68,7 +68,7 @@ def install() -> str:
 def _failure(command: tuple[str, ...]) -> str:
     """Runs a command, and returns why it failed, in one line; "" if it did not."""
     name = " ".join(command[-3:])
-    print(f"no Chromium yet: {' '.join(command)}", file=sys.stderr)
+    print(f"installing a Chromium: {' '.join(command)}", file=sys.stderr)
     try:
         done = subprocess.run(
             command,

@@ -4,10 +4,13 @@ Whenever the model is free it takes of what waits the number of items that is en
 A request that comes alone is not delayed, and a batch grows with the load.
 
 Requests wait in lanes: texts, images, and the images of a background job; texts of about the same length share a lane,
-so that a long one does not pad the others. The model serves the lanes in turn, and takes one item of each request of a
-lane before the second of any. So one kind, or one large request, cannot shut out others.
+so that a long one does not pad the others. The model serves the lane whose first item has waited longest, where the
+second item of a request counts as if it had come a round later than the first. So one kind, or one large request,
+cannot shut out others.
 """
 
+import heapq
+import itertools
 import logging
 import threading
 import time
@@ -53,37 +56,52 @@ class _Job:
                 self.future.set_result(self.outputs)
 
 
-@dataclass
+@dataclass(order=True)
 class _Share:
-    """Items of a request that wait in one lane: their numbers."""
+    """Items of a request that wait in one lane. They are sorted by `round` and `place`.
 
-    job: _Job
-    numbers: deque[int]
+    Attributes:
+      round: number of the round in which the next item is due: each round has an item of every request.
+      place: place of the request among all.
+      job: the request.
+      numbers: numbers of the items.
+    """
+
+    round: int
+    place: int
+    job: _Job = field(compare=False)
+    numbers: deque[int] = field(compare=False, default_factory=deque)
 
 
 @dataclass
 class _Lane:
-    """Requests whose items have one form. `turn` is the number of its last batch."""
+    """Heap of requests whose items have one form."""
 
     form: Form
-    queue: deque[_Share] = field(default_factory=deque)
-    turn: int = 0
+    heap: list[_Share] = field(default_factory=list)
+
+    @property
+    def first(self) -> _Share | None:
+        """The request that is next; drops cancelled ones before it."""
+        while self.heap and self.heap[0].job.future.cancelled():
+            heapq.heappop(self.heap)
+        return self.heap[0] if self.heap else None
 
     @property
     def waiting(self) -> int:
         """Number of items that wait."""
-        return sum(len(share.numbers) for share in self.queue if not share.job.future.cancelled())
+        return sum(len(share.numbers) for share in self.heap if not share.job.future.cancelled())
 
     def take(self, count: int) -> list[tuple[_Job, int]]:
-        """Returns the next items, one of each job in turn. Drops cancelled jobs."""
+        """Returns the next items."""
         batch: list[tuple[_Job, int]] = []
-        while self.queue and len(batch) < count:
-            share = self.queue.popleft()
-            if share.job.future.cancelled():
-                continue
+        while len(batch) < count and (share := self.first):
             batch.append((share.job, share.numbers.popleft()))
             if share.numbers:
-                self.queue.append(share)
+                share.round += 1
+                heapq.heapreplace(self.heap, share)
+            else:
+                heapq.heappop(self.heap)
         return batch
 
 
@@ -106,7 +124,7 @@ class Batcher:
     ):
         self._model, self._largest, self._observe, self._clock = model, largest, observe, clock
         self._lanes: dict[str, dict[Form, _Lane]] = {kind: {} for kind in LANES}
-        self._turns = dict.fromkeys(LANES, 0)
+        self._round, self._places = 0, itertools.count()
         self._speeds: dict[Form, Speeds] = {}
         self._waiting = threading.Condition()
         self._stopping = False
@@ -150,12 +168,13 @@ class Batcher:
         if not inputs:
             job.future.set_result([])
             return job.future
-        shares: dict[Form, _Share] = {}
+        numbers: dict[Form, deque[int]] = {}
         for number, form in enumerate(self.forms(kind, inputs) if forms is None else forms):
-            shares.setdefault(form, _Share(job, deque())).numbers.append(number)
+            numbers.setdefault(form, deque()).append(number)
         with self._waiting:
-            for form, share in shares.items():
-                self._lanes[kind].setdefault(form, _Lane(form)).queue.append(share)
+            for form, some in numbers.items():
+                share = _Share(self._round + 1, next(self._places), job, some)
+                heapq.heappush(self._lanes[kind].setdefault(form, _Lane(form)).heap, share)
             self._waiting.notify()
         return job.future
 
@@ -193,30 +212,29 @@ class Batcher:
             ready = self._ready()
             if not ready:
                 return False
-            kind, lane = min(ready, key=lambda each: (self._turns[each[0]], each[1].turn))
-            self._turns[kind] = lane.turn = 1 + max(self._turns.values())
+            first, kind, lane = min(ready, key=lambda each: each[0])
+            self._round = first.round
             batch = lane.take(self._count(lane))
-        if batch:
-            self._encode(kind, lane.form, batch)
+        self._encode(kind, lane.form, batch)
         return True
 
-    def _ready(self) -> list[tuple[str, _Lane]]:
+    def _ready(self) -> list[tuple[_Share, str, _Lane]]:
         """Returns the lanes in which something waits; while shapes are compiled, those of which one is."""
         return [
-            (kind, lane)
+            (first, kind, lane)
             for kind, lanes in self._lanes.items()
             for lane in lanes.values()
-            if lane.queue and (not self._compiling or self._speeds.get(lane.form))
+            if (first := lane.first) and (not self._compiling or self._speeds.get(lane.form))
         ]
 
     def _count(self, lane: _Lane) -> int:
         speeds = self._speeds.get(lane.form)
-        return speeds.best(max(1, lane.waiting)) if speeds else self._largest
+        return speeds.best(lane.waiting) if speeds else self._largest
 
     def _drop_background(self) -> None:
         for lane in self._lanes[BACKGROUND].values():
-            while lane.queue:
-                lane.queue.popleft().job.future.cancel()
+            while lane.heap:
+                lane.heap.pop().job.future.cancel()
 
     def _encode(self, kind: str, form: Form, batch: Sequence[tuple[_Job, int]]) -> None:
         started = self._clock()

@@ -63,9 +63,8 @@ class Running:
 
     def hold(self):
         """Occupies the model with a batch "-"."""
-        for _ in range(100):
-            if not self.model.entered.acquire(blocking=False):
-                break
+        while self.model.entered.acquire(blocking=False):
+            pass
         future = self.batcher.submit(TEXT, ["-"])
         self.model.entered.acquire()
         return future
@@ -126,7 +125,7 @@ def test_texts_of_about_the_same_length_share_a_batch():
     request = running.batcher.submit(TEXT, ["a", "b" * 16, "c" * 99, "d" * 15, "e" * 39, "f"])
     assert running.batcher.depth(TEXT) == 6
     running.free()
-    assert letters(request) == "abcdef" and running.model.batches == ["-", "b", "ce", "adf"]
+    assert letters(request) == "abcdef" and running.model.batches == ["-", "adf", "b", "ce"]
     running.batcher.stop()
 
 
@@ -164,7 +163,20 @@ def test_lanes_and_requests_take_turns(running):
     late = running.batcher.submit(TEXT, ["g"])
     running.free()
     assert [letters(future) for future in (texts, images, background, late)] == ["abcdef", "mnopqr", "xyz", "g"]
-    assert running.model.batches == ["-", "mnop", "xyz", "agbc", "qr", "def"]
+    assert running.model.batches == ["-", "agbc", "mnop", "xyz", "def", "qr"]
+
+
+def test_a_large_request_is_not_shut_out(running):
+    """It gets its turn while others come all the time, and they do not wait for it."""
+    running.hold()
+    large = running.batcher.submit(IMAGE, [image(letter) for letter in "abcdefghi"])
+    for letter in "tuvwxyz":
+        running.batcher.submit(TEXT, [letter])
+        running.free(1)
+        running.model.entered.acquire()
+    running.free()
+    assert letters(large) == "abcdefghi"
+    assert running.model.batches == ["-", "abcd", "tu", "v", "w", "x", "efgh", "yz", "i"]
 
 
 def test_an_item_that_fails_costs_no_other(running):

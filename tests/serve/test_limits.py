@@ -167,6 +167,7 @@ def test_a_client_that_leaves_frees_its_places(held):
     headers = [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")]
     scope = {"type": "http", "method": "POST", "path": "/embed", "headers": headers, "query_string": b""}
     service, sent = held.app.state.service, []
+    before = service.batcher.depth("text")
 
     async def leave():
         queue = asyncio.Queue()
@@ -176,13 +177,13 @@ def test_a_client_that_leaves_frees_its_places(held):
             sent.append(message)
 
         task = asyncio.ensure_future(held.app(scope, queue.get, send))
-        while service.batcher.depth("text") < 2:
+        while service.batcher.depth("text") < before + 2:
             await asyncio.sleep(0.01)
         await queue.put({"type": "http.disconnect"})
         await task
 
     held.portal.call(leave)
-    assert service.batcher.depth("text") == 0 and service.encoding.accepted == 3
+    assert service.batcher.depth("text") == before and service.encoding.accepted == 3
     assert 'endpoint="/embed",status="499"' in held.get("/metrics").text
 
 

@@ -16,7 +16,7 @@ from tests.serve.page.tools import (
 )
 
 
-@pytest.mark.parametrize("width", [320, 1280, 3840])
+@pytest.mark.parametrize("width", [320, pytest.param(1280, marks=pytest.mark.slow), 3840])
 def test_no_width_scrolls_sideways(width, opened):
     page = opened(viewport={"width": width, "height": {320: 568, 3840: 2160}.get(width, 800)})
 
