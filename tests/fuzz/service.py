@@ -42,14 +42,19 @@ def service(scratch: Path) -> Ready:
     gallery.open()
     app = make_app(model, Settings(Limits(max_items=4), batch=4), gallery)
     loop = asyncio.new_event_loop()
-    app.state.lifespan = app.router.lifespan_context(app)  # its end would stop the service
-    loop.run_until_complete(app.state.lifespan.__aenter__())
+    lifespan = app.router.lifespan_context(app)
+    loop.run_until_complete(lifespan.__aenter__())
     while loop.run_until_complete(_status(app, b"GET /health\n")) == 503:
         loop.run_until_complete(asyncio.sleep(0.05))
 
     def read(data: bytes) -> None:
         status = loop.run_until_complete(_status(app, data))
         assert status < 500, f"the service answered {status}"
+
+    def close() -> None:
+        loop.run_until_complete(lifespan.__aexit__(None, None, None))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
     picture = image_uri(1)
     bodies = {
@@ -69,7 +74,7 @@ def service(scratch: Path) -> Ready:
     }
     gets = ("/thumb/1", "/image/2", "/duplicates?threshold=0.9&k=3", "/filters", "/info", "/v1/models", "/health", "/x")
     seeds = [f"POST {path}\n{json.dumps(body)}".encode() for path, some in bodies.items() for body in some]
-    return Ready([*seeds, *(f"GET {path}\n".encode() for path in gets)], read)
+    return Ready([*seeds, *(f"GET {path}\n".encode() for path in gets)], read, close)
 
 
 async def _status(app, data: bytes) -> int:

@@ -8,10 +8,11 @@ from jclip.errors import JclipError
 
 
 class Ready(NamedTuple):
-    """Valid inputs, and the function that reads one. Only JclipError may come out of it."""
+    """Valid inputs, and the function that reads one. Only JclipError may come out of it. `close` ends the target."""
 
     seeds: Iterable[bytes]
     read: Callable[[bytes], object]
+    close: Callable[[], object] = lambda: None
 
     def guarded(self, data: bytes) -> None:
         """Reads an input; JclipError is no error."""

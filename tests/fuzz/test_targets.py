@@ -8,8 +8,9 @@ from tests.fuzz.targets import TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_a_target_reads_its_seeds_and_survives_damage(name, tmp_path):
+def test_a_target_reads_its_seeds_and_survives_damage(name, tmp_path, request):
     ready = TARGETS[name](tmp_path)
+    request.addfinalizer(ready.close)
     seeds = list(ready.seeds)
     for seed in seeds:
         ready.read(seed)
