@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 FILE = Path(__file__).with_suffix(".svg")
-EXTENDED = {"models", "stages", "data", "train", "conversion"}
-"""Parts with an interface for kinds of your own: towers, objectives, sources and formats, evaluations, families."""
+EXTENDED = {"models", "stages", "data", "train", "conversion", "search", "export"}
+"""Parts with an interface for kinds of your own, such as towers, sources, checkpoint families, stores and exports."""
 
 _BASE = 4  # number of lowest layers; lines to them are not drawn, except to io
 _WIDTH, _ROW, _BOX, _LETTER = 980, 58, 30, 8.2  # pixels
