@@ -4,7 +4,7 @@
     python -m benchmarks.serve_load BUNDLE --seconds 10 --clients 16
 
 The service runs in a process of its own, as users start it. Each client sends a request, waits for the answer, and
-sends the next. Three of four are texts of 1 to 12 words, because people type more than they upload, and the fourth is a
+sends the next. Seven of eight are texts of 1 to 12 words, because people type more than they upload, and the eighth is a
 JPEG of 100 to 500 pixels a side, of which some are damaged (--texts changes the mix). Every answer is compared with the
 model's own encoding of the same input, and a request without an answer is lost.
 
@@ -113,7 +113,7 @@ def write_random(folder: Path) -> str:
     return str(folder / "random")
 
 
-def inputs_of(bundle: str, texts: int = 3) -> list[tuple[str, np.ndarray | None]]:
+def inputs_of(bundle: str, texts: int = 7) -> list[tuple[str, np.ndarray | None]]:
     """Returns (input of a request, vector that the service must answer; None for a damaged image).
 
     `texts` texts come before each image.
@@ -271,7 +271,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, help="duration of each of the two runs")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--texts", type=int, default=3, help="number of texts for each image")
+    parser.add_argument("--texts", type=int, default=7, help="number of texts for each image")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bundle = given.bundle or write_random(Path(folder))
