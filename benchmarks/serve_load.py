@@ -4,9 +4,9 @@
     python -m benchmarks.serve_load BUNDLE --seconds 10 --clients 16
 
 The service runs in a process of its own, as users start it. Each client sends a request, waits for the answer, and
-sends the next. Seven of eight are texts of 1 to 12 words, because people type more than they upload, and the eighth is a
-JPEG of 100 to 500 pixels a side, of which some are damaged (--texts changes the mix). Every answer is compared with the
-model's own encoding of the same input, and a request without an answer is lost.
+sends the next. Seven of eight are texts of 1 to 12 words, because people type more than they upload, and the eighth is
+a JPEG of 100 to 500 pixels a side, of which some are damaged (--texts changes the mix). Every answer is compared with
+the model's own encoding of the same input, and a request without an answer is lost.
 
 Batches help texts, of which one alone leaves most of a processor idle. On a CPU they do not help images of ViT-B/16: a
 single one occupies it. So the factor depends on the mix.
