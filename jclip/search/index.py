@@ -68,6 +68,12 @@ class IndexFacts:
     created_by: str
     dtype: str = "float16"
 
+    def check_model(self, identity: str, place: object, remedy: str) -> None:
+        """Raises JclipError, with the remedy, if another model made the vectors of `place`."""
+        if identity != self.model_identity:
+            made = f"{place} was made with another model ({self.model_name}, from {self.model_source})"
+            raise JclipError(f"{made}: {remedy}")
+
 
 def read_facts(folder: Path) -> IndexFacts:
     """Reads the facts of an index. Raises JclipError if the folder is not an index, or of a newer format."""
@@ -153,11 +159,7 @@ class Index:
 
     def check_model(self, model: Identified) -> None:
         """Raises JclipError if another model made the vectors."""
-        if model.identity != self.facts.model_identity:
-            raise JclipError(
-                f"{self.folder} was made with another model ({self.facts.model_name}, from "
-                f"{self.facts.model_source}): use that one, or run jclip embed again with this one"
-            )
+        self.facts.check_model(model.identity, self.folder, "use that one, or run jclip embed again with this one")
 
     def blocks(self, rows: int = 65_536) -> Iterator[tuple[int, np.ndarray]]:
         """Yields (first, vectors): at most `rows` consecutive vectors, float16 (n, dim), memory-mapped.

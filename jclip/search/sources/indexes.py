@@ -30,11 +30,7 @@ class IndexFolder(Container):
     def check_model(self, identity: str, dim: int, orientation: Orientation) -> None:
         """Raises JclipError if another model made its vectors, or images were rotated differently."""
         facts = self._index.facts
-        if facts.model_identity != identity:
-            raise JclipError(
-                f"{self.place} was made with another model ({facts.model_name}, from {facts.model_source}): embed its "
-                "sources again"
-            )
+        facts.check_model(identity, self.place, "embed its sources again")
         if facts.orientation != orientation:
             raise JclipError(
                 f"{self.place} was made with --orientation {facts.orientation}, not {orientation}: give the same one"

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from jclip.errors import JclipError
-from jclip.plain import shown
 from jclip.search.filters import Filter
 from jclip.search.index import IndexFacts
 from jclip.search.queries import Query
@@ -35,11 +34,8 @@ class StoreSearcher:
 
     def __init__(self, store: Store, model: SearchModel | None = None, ann: bool = False):
         facts = known_facts(store)
-        if model is not None and model.identity != facts.model_identity:
-            raise JclipError(
-                f"{store.address} was made with another model ({shown(facts.model_name)}, from "
-                f"{shown(facts.model_source)}): use that one"
-            )
+        if model is not None:
+            facts.check_model(model.identity, store.address, "use that one")
         if ann and not store.is_approximate():
             raise JclipError(f"{store.address} has no approximate index: run jclip index INDEX --to ADDRESS --ann")
         self.facts = facts
