@@ -11,7 +11,7 @@ import tyro
 
 from jclip.cli.index_model import index_model
 from jclip.cli.options import read
-from jclip.cli.stores import push_with_progress, store_of
+from jclip.cli.stores import measurement_words, push_with_progress, store_of
 from jclip.console import Console, facts, text
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
@@ -20,7 +20,7 @@ from jclip.plain import print_json
 from jclip.search.ann import AnnFacts, build_ann, read_ann_facts, state_of
 from jclip.search.entries import KINDS
 from jclip.search.index import Index
-from jclip.units import format_duration, format_size
+from jclip.units import format_size
 
 _LARGEST_QUERIES = 16 << 20  # bytes
 _FEW_TEXTS = 2
@@ -152,13 +152,9 @@ def _words(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ann_words(ann: AnnFacts, is_current: bool) -> list[tuple[str, str]]:
-    times = f"{ann.query_ms:.2g} ms a query, exact {ann.exact_query_ms:.2g} ms"
-    texts = [("recall@10 of texts", f"{ann.text_recall:.3f}, {ann.text_queries} queries")] if ann.text_queries else []
     stale = [] if is_current else [("", "out of date: run jclip index --ann again")]
     return [
         ("approximate index", f"{ann.kind}, effort {ann.effort}, {format_size(ann.size)}"),
-        ("recall@10", f"{ann.recall:.3f}, {ann.queries} queries"),
-        *texts,
-        ("time", f"built in {format_duration(ann.build_seconds)}; {times}"),
+        *measurement_words(ann),
         *stale,
     ]

@@ -11,8 +11,9 @@ from rich.table import Table
 
 from jclip.console import Console, facts, text
 from jclip.search.index import Index
+from jclip.search.recall import AnnMeasurements
 from jclip.search.stores.addresses import parse_address
-from jclip.search.stores.measuring import StoreAnn, build_and_measure
+from jclip.search.stores.measuring import build_and_measure
 from jclip.search.stores.opening import open_store
 from jclip.search.stores.pushing import Pushed, push, source_of
 from jclip.search.stores.store import Store
@@ -27,13 +28,13 @@ class PushReport:
       address: place of the table, without a password.
       source: name of the index in the table.
       pushed: numbers of rows.
-      ann: facts of the approximate index, if one was built.
+      ann: measurements of the approximate index, if one was built.
     """
 
     address: str
     source: str
     pushed: Pushed
-    ann: StoreAnn | None = None
+    ann: AnnMeasurements | None = None
 
     def record(self) -> dict[str, Any]:
         """Returns the report as JSON."""
@@ -49,12 +50,18 @@ class PushReport:
     def _words(self) -> list[tuple[str, str]]:
         counts = [f"{count:,} {name}" for name, count in asdict(self.pushed).items() if count or name == "written"]
         rows = [("database", self.address), ("name in it", self.source), ("rows", ", ".join(counts))]
-        if self.ann is not None:
-            built = f"built in {format_duration(self.ann.build_seconds)}; {self.ann.query_ms:.2g} ms a query"
-            rows += [("approximate index", built), ("recall@10", f"{self.ann.recall:.3f}, {self.ann.queries} queries")]
-            if self.ann.text_recall is not None:
-                rows.append(("recall@10 of texts", f"{self.ann.text_recall:.3f}, {self.ann.text_queries} queries"))
-        return rows
+        return rows + (measurement_words(self.ann) if self.ann is not None else [])
+
+
+def measurement_words(ann: AnnMeasurements) -> list[tuple[str, str]]:
+    """Returns the measurements of an approximate index as rows of a name and a value."""
+    texts = [("recall@10 of texts", f"{ann.text_recall:.3f}, {ann.text_queries} queries")] if ann.text_queries else []
+    times = f"{ann.query_ms:.2g} ms a query, exact {ann.exact_query_ms:.2g} ms"
+    return [
+        ("recall@10", f"{ann.recall:.3f}, {ann.queries} queries"),
+        *texts,
+        ("time", f"built in {format_duration(ann.build_seconds)}; {times}"),
+    ]
 
 
 def check_store(to: str) -> None:

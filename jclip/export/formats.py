@@ -1,6 +1,7 @@
 """Formats of `jclip export`, by name.
 
-A format is a `Format`. Another package adds one with `register`; jclip's own are in the modules of `_OWN`.
+A format is a `Format`. Another package adds one with `register`, in a module that `jclip.outside` imports. jclip's own
+are in the modules of `_OWN`.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from jclip.errors import JclipError
 from jclip.inference import Model
 from jclip.names import suggestion
+from jclip.outside import KINDS, import_kind
 
 Say = Callable[[str], object]
 """Callback that receives a description of the current step."""
@@ -83,8 +85,15 @@ def all_formats() -> dict[str, Format]:
 
 
 def format_named(name: str) -> Format:
-    """Returns a format. Raises JclipError if there is none of that name."""
+    """Returns a format, which a module from outside may register: see `jclip.outside`.
+
+    Raises JclipError if there is none of that name.
+    """
+    if name not in all_formats():
+        import_kind(name)
     known = all_formats()
     if name not in known:
-        raise JclipError(f"--format {name} is unknown: {suggestion(name, known)}")
+        raise JclipError(
+            f"{name} is not a known format: {suggestion(name, known)}, or name the module that registers it in {KINDS}"
+        )
     return known[name]

@@ -23,8 +23,7 @@ from jclip.io.files import check_utf8, whole_folder
 from jclip.io.json_files import read_object
 from jclip.plain import as_json
 from jclip.search.index import Index
-from jclip.search.recall import Queries
-from jclip.search.scoring import Scorer
+from jclip.search.recall import AnnMeasurements, measured, queries_of
 
 FOLDER = "ann"
 _VECTORS, _FACTS = "vectors.faiss", "ann.json"
@@ -38,8 +37,8 @@ _SAMPLE = 1024
 
 
 @dataclass(frozen=True)
-class AnnFacts:
-    """Facts of an approximate index.
+class AnnFacts(AnnMeasurements):
+    """Facts of an approximate index: its measurements, and what is needed to open it.
 
     Attributes:
       kind: faiss's name of it.
@@ -47,13 +46,6 @@ class AnnFacts:
       state: digest of the vectors that it was built from.
       vectors: their number.
       size: number of bytes of the file.
-      recall: mean share of the exact best 10 among its best 10, for vectors of the index, without themselves.
-      text_recall: the same for the texts that were given; None if none were.
-      queries: number of vectors of the index that were queries; they were not used for tuning.
-      text_queries: number of texts that were queries.
-      build_seconds: time of the building.
-      query_ms: median time of a query.
-      exact_query_ms: median time of an exact query.
     """
 
     kind: str
@@ -61,13 +53,6 @@ class AnnFacts:
     state: str
     vectors: int
     size: int
-    recall: float
-    text_recall: float | None
-    queries: int
-    text_queries: int
-    build_seconds: float
-    query_ms: float
-    exact_query_ms: float
 
 
 @dataclass(frozen=True)
@@ -164,9 +149,7 @@ def build_ann(
     built = _built(_KINDS[name], index, live, say)
     seconds = time.perf_counter() - start
     say("measuring recall")
-    scorer = Scorer(index, index.facts.dim)
-    rows = Queries(scorer, index.vectors_at(sample := _sampled(live)).astype(np.float32), sample)
-    texts = Queries(scorer, np.zeros((0, index.facts.dim), np.float32) if texts_nd is None else texts_nd)
+    rows, texts = queries_of(index, _QUERIES, texts_nd)
 
     def nearest(effort: int, query_d: np.ndarray, count: int) -> np.ndarray:
         return _found(built, _KINDS[name].parameters(effort), query_d, count)
@@ -179,8 +162,7 @@ def build_ann(
         ),
         _EFFORTS[-1],
     )
-    chosen = partial(nearest, effort)
-    query_ms, exact_query_ms = rows.milliseconds(chosen)
+    measurements = measured(rows, texts, partial(nearest, effort), seconds)
     with whole_folder(index.folder / FOLDER) as folder:
         faiss.write_index(built, str(folder / _VECTORS))
         facts = AnnFacts(
@@ -189,13 +171,7 @@ def build_ann(
             state=state_of(index),
             vectors=index.vectors,
             size=(folder / _VECTORS).stat().st_size,
-            recall=rows.recall(chosen),
-            text_recall=texts.recall(chosen) if len(texts) else None,
-            queries=len(rows),
-            text_queries=len(texts),
-            build_seconds=round(seconds, 3),
-            query_ms=query_ms,
-            exact_query_ms=exact_query_ms,
+            **asdict(measurements),
         )
         (folder / _FACTS).write_text(as_json(asdict(facts), indent=2) + "\n", encoding="utf-8")
     return facts
@@ -273,10 +249,6 @@ def _floats(index: Index, block_nd: np.ndarray) -> np.ndarray:
     if not np.isfinite(block_nd).all():
         raise JclipError(f"{index.folder} has vectors that are not finite: it is damaged; run jclip embed again")
     return block_nd.astype(np.float32)
-
-
-def _sampled(live: np.ndarray) -> np.ndarray:
-    return np.random.default_rng(1).permutation(live)[:_QUERIES]
 
 
 def _found(index: Any, parameters: Any, query_d: np.ndarray, count: int) -> np.ndarray:

@@ -3,9 +3,11 @@
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
+from jclip.search.index import Index
 from jclip.search.scoring import Scorer
 
 K = 10
@@ -15,6 +17,29 @@ _ROUNDING = 1e-9
 
 Nearest = Callable[[np.ndarray, int], np.ndarray]
 """Function of a query (d,) and a count n, which returns the numbers of about n vectors that are nearest to it."""
+
+
+@dataclass(frozen=True)
+class AnnMeasurements:
+    """Measurements of an approximate index.
+
+    Attributes:
+      recall: mean share of the exact best 10 among its best 10, for vectors of the index, without themselves.
+      text_recall: the same for the texts that were given; None if none were.
+      queries: number of vectors of the index that were queries; they were not used for tuning.
+      text_queries: number of texts that were queries.
+      build_seconds: time of the building.
+      query_ms: median time of a query.
+      exact_query_ms: median time of an exact query in the index.
+    """
+
+    recall: float
+    text_recall: float | None
+    queries: int
+    text_queries: int
+    build_seconds: float
+    query_ms: float
+    exact_query_ms: float
 
 
 class Queries:
@@ -69,6 +94,28 @@ class Queries:
                 _, scores = self._scorer.ranked(query_d, numbers[numbers != self._own[place]], len(answers))
                 shares.append((scores >= answers[-1] - _ROUNDING).sum() / len(answers))
         return float(np.mean(shares)) if shares else 1.0
+
+
+def queries_of(index: Index, most: int, texts_nd: np.ndarray | None) -> tuple[Queries, Queries]:
+    """Returns at most `most` vectors of an index as queries, and the features of texts (n, dim), None for none."""
+    scorer = Scorer(index, index.facts.dim)
+    own = np.random.default_rng(1).permutation(index.select())[:most]
+    rows = Queries(scorer, index.vectors_at(own).astype(np.float32), own)
+    return rows, Queries(scorer, np.zeros((0, index.facts.dim), np.float32) if texts_nd is None else texts_nd)
+
+
+def measured(rows: Queries, texts: Queries, nearest: Nearest, build_seconds: float) -> AnnMeasurements:
+    """Measures an approximate index with the queries of `queries_of`."""
+    query_ms, exact_query_ms = rows.milliseconds(nearest)
+    return AnnMeasurements(
+        recall=rows.recall(nearest),
+        text_recall=texts.recall(nearest) if len(texts) else None,
+        queries=len(rows),
+        text_queries=len(texts),
+        build_seconds=round(build_seconds, 3),
+        query_ms=query_ms,
+        exact_query_ms=exact_query_ms,
+    )
 
 
 def _time(search: Callable[[np.ndarray], object], query_d: np.ndarray) -> float:

@@ -113,6 +113,10 @@ class Batcher:
       largest: maximum number of items in a batch.
       observe: called after each batch with its lane, number of items and seconds.
       clock: returns seconds.
+
+    Attributes:
+      warm: True when every shape is compiled.
+      failure: error that ended the compilation; None if there was none.
     """
 
     def __init__(
@@ -129,22 +133,13 @@ class Batcher:
         self._waiting = threading.Condition()
         self._stopping = False
         self._compiling = True
-        self._warm = threading.Event()
+        self.warm = False
         self.failure: Exception | None = None
         self._thread = threading.Thread(target=self._serve, name="jclip-model", daemon=True)
-
-    @property
-    def warm(self) -> bool:
-        """True when every shape is compiled."""
-        return self._warm.is_set()
 
     def start(self) -> None:
         """Starts the thread. It compiles every shape, and between two shapes serves requests."""
         self._thread.start()
-
-    def wait_until_warm(self) -> None:
-        """Blocks until every shape is compiled."""
-        self._warm.wait()
 
     def stop(self) -> None:
         """Encodes what still waits, except the background job's images, and ends the thread."""
@@ -197,7 +192,7 @@ class Batcher:
             _log.exception("the model cannot be compiled")
             self.failure = error
         else:
-            self._warm.set()
+            self.warm = True
         self._compiling = False
         while self._serve_batch():
             pass

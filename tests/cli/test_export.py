@@ -11,6 +11,7 @@ import jclip
 from jclip.cli import main
 from jclip.demo import practice
 from jclip.evaluate.tasks.retrieval import retrieval
+from jclip.export.formats import all_formats
 from jclip.export.onnx.graph import Graph
 from tests.cli.small_bundle import write_bundle
 
@@ -73,7 +74,7 @@ def test_a_gate_that_fails_leaves_nothing(place, capsys, monkeypatch):
         (["--int8", "--gate", "x", "--ungated"], "--gate and --ungated contradict each other"),
         (["--int8", "--gate", "x", "--max-loss", "-1"], "--max-loss is -1, but must be 0 to 100 percentage points"),
         (["--int8", "--gate", "nowhere.tsv"], "nowhere.tsv"),
-        (["--format", "onx"], "--format onx is unknown: did you mean onnx?"),
+        (["--format", "onx"], "onx is not a known format: did you mean onnx?"),
     ],
 )
 def test_options_that_are_refused(place, words, message, capsys):
@@ -82,6 +83,27 @@ def test_options_that_are_refused(place, words, message, capsys):
     said = capsys.readouterr().err
     assert message in said and said.count("\n") == 1
     assert sorted(place.iterdir()) == before
+
+
+def test_a_format_from_outside(place, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine.py").write_text(
+        "from jclip.export import Format, register_format\n"
+        "def write(model, folder, options, say):\n"
+        "    (folder / 'dim.txt').write_text(str(model.embed_dim))\n"
+        "    return {'files': ['dim.txt']}\n"
+        "register_format(Format('toy', 'one file', write))\n"
+    )
+    monkeypatch.setattr("jclip.export.formats._formats", all_formats())
+    monkeypatch.setenv("JCLIP_KINDS", str(tmp_path / "mine.py"))
+    assert asked(place / "bundle", tmp_path / "out", "--format", "toy") == 0
+    assert rows(capsys.readouterr().out) == {"files": "dim.txt"}
+    assert (tmp_path / "out" / "dim.txt").read_text() == str(jclip.load(place / "bundle").embed_dim)
+    record = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert record["format"] == "toy" and record["toy"] == {"files": ["dim.txt"]}
+    assert asked(place / "bundle", tmp_path / "no", "--format", "toy", "--with-preprocessing") == 1
+    assert "--with-preprocessing does not go with --format toy" in capsys.readouterr().err
+    assert asked(tmp_path / "out", tmp_path / "again") == 1
+    assert "out is an export as toy, which jclip does not run" in capsys.readouterr().err
 
 
 def test_places_that_are_refused(place, capsys, tmp_path, monkeypatch):

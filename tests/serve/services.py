@@ -3,6 +3,7 @@
 import base64
 import io
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from jclip.search.entries import Entry
 from jclip.search.index import IndexFacts
 from jclip.search.writing import write_index
 from jclip.serve.app import Settings, make_app
+from jclip.serve.batching import Batcher
 from jclip.serve.gallery import Gallery
 from jclip.serve.server import Server, listen, url_of
 from tests.cli.small_bundle import write_bundle
@@ -89,6 +91,14 @@ def app_of(place: Path, **settings):
 def client_of(place: Path, **settings) -> TestClient:
     """Returns a client of a new service, whose thread runs while the client is entered."""
     return TestClient(app_of(place, **settings), LOCAL)
+
+
+def wait_until_warm(batcher: Batcher) -> None:
+    """Waits until a service's model is compiled for every shape."""
+    end = time.monotonic() + 60
+    while not batcher.warm:
+        assert batcher.failure is None and time.monotonic() < end
+        time.sleep(0.005)
 
 
 def error_of(response, status: int) -> dict:

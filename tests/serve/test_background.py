@@ -15,7 +15,7 @@ from jclip.serve.app import Settings, make_app
 from jclip.serve.background import Job, QueuedModel
 from jclip.serve.batching import Batcher
 from jclip.serve.gallery import Gallery
-from tests.serve.services import LOCAL, TOLERANCE, drawn, encoded, error_of
+from tests.serve.services import LOCAL, TOLERANCE, drawn, encoded, error_of, wait_until_warm
 
 
 def write_images(folder, numbers):
@@ -120,7 +120,7 @@ def test_a_queued_model_is_the_model(batcher, model):
 
 
 def test_an_error_of_the_model_reaches_the_job(batcher, model, monkeypatch):
-    batcher.wait_until_warm()
+    wait_until_warm(batcher)
 
     def fail(pictures):
         raise JclipError("not finite")

@@ -10,6 +10,7 @@ import pytest
 from jclip.errors import JclipError
 from jclip.serve.batching import BACKGROUND, IMAGE, TEXT, Batcher
 from jclip.serve.speeds import Form, warm_up
+from tests.serve.services import wait_until_warm
 
 
 class Gated:
@@ -57,7 +58,7 @@ class Running:
         self.batcher = Batcher(self.model, largest, lambda *each: self.seen.append(each[:2]), seconds())
         self.batcher.start()
         self.free()
-        self.batcher.wait_until_warm()
+        wait_until_warm(self.batcher)
         self.model.gate = threading.Semaphore(0)
         self.model.batches.clear()
 
@@ -101,7 +102,7 @@ def test_every_shape_is_compiled_and_requests_are_served_between():
     for _ in range(8):
         assert not batcher.warm
         model.gate.release()
-    batcher.wait_until_warm()
+    wait_until_warm(batcher)
     shapes = ["\0\0", "\0\0", "aa", "aa", "\0\0\0\0", "\0\0\0\0", "aaaa", "aaaa"]
     assert model.batches == ["\0", "\0", "y", "a", "a", "x", *shapes]
     batcher.stop()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from tests.serve.services import app_of, client_of, image_uri, serving
+from tests.serve.services import app_of, client_of, image_uri, serving, wait_until_warm
 
 EXAMPLES = 15
 REFUSED = [400, 404, 413, 422]  # 413 is not among the usual ones
@@ -20,7 +20,7 @@ schemathesis.openapi.format("image-uri", st.just(IMAGE))
 def api(place):
     app = app_of(place)
     with serving(app) as url:
-        app.state.service.batcher.wait_until_warm()
+        wait_until_warm(app.state.service.batcher)
         yield schemathesis.openapi.from_url(f"{url}/openapi.json", config=CONFIG)
 
 

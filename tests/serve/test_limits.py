@@ -6,7 +6,7 @@ import pytest
 
 from jclip.errors import JclipError
 from jclip.serve.limits import Limits
-from tests.serve.services import client_of, drawn, encoded, error_of, image_uri, uri
+from tests.serve.services import client_of, drawn, encoded, error_of, image_uri, uri, wait_until_warm
 
 SMALL = Limits(max_body=50_000, max_items=3, max_characters=10, max_queue=5, max_buffer=60_000, max_results=30)
 LARGE = uri(encoded(drawn(1, (150, 100))))
@@ -102,7 +102,7 @@ def held(place, model):
     client = client_of(place, limits=SMALL)
     with client:
         service = client.app.state.service
-        service.batcher.wait_until_warm()
+        wait_until_warm(service.batcher)
         service.batcher._model = gated = Held(model)
         answers = []
         waiting = threading.Thread(target=lambda: answers.append(client.post("/embed", json={"inputs": ["a"] * 3})))
