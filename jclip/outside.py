@@ -1,4 +1,7 @@
-"""Code from outside jclip: Python files, and modules that register towers, objectives, sources and evaluations."""
+"""Code from outside jclip: Python files, and modules that register kinds.
+
+Kinds are towers, objectives, sources, evaluations, databases of indexes and export formats.
+"""
 
 import importlib.util
 import os
@@ -43,7 +46,7 @@ def import_file(path: Path) -> ModuleType:
 
 
 def import_kind(name: str) -> None:
-    """Imports the modules that may register a class of this name: its entry point, and those that JCLIP_KINDS names.
+    """Imports the modules that may register a kind of this name: its entry point, and those that JCLIP_KINDS names.
 
     Raises JclipError if one of them cannot be imported.
     """

@@ -10,13 +10,14 @@ import tyro
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
-from jclip.bundle import open_bundle
+from jclip.bundle import is_bundle, open_bundle
 from jclip.cli.options import read
 from jclip.console import Console, description, facts, text
 from jclip.data.inspecting.contact_sheet import write_sheet
 from jclip.data.inspecting.statistics import SplitStatistics, TokenCounting, folder_kind, inspect
 from jclip.errors import JclipError
 from jclip.io.files import check_writable
+from jclip.loading import local_bundle
 from jclip.plain import print_json, shown
 from jclip.tokenizers.text import load_tokenizer
 
@@ -34,7 +35,7 @@ class InspectOptions:
     Attributes:
       folder: folder that `jclip data import` wrote.
       split: split to inspect; by default all.
-      tokenizer: bundle, or a tokenizer's file or folder, for counting tokens.
+      tokenizer: bundle, hf://ORG/NAME, or a tokenizer's file or folder, for counting tokens.
       context_length: context length, for a tokenizer that is not a bundle's.
       sample: number of records of each split to read, evenly spaced; by default all.
       sheet: write a contact sheet of the first split, or of --split, to this .png or .html.
@@ -45,7 +46,7 @@ class InspectOptions:
 
     folder: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="FOLDER")]]
     split: str | None = None
-    tokenizer: Path | None = None
+    tokenizer: str | None = None
     context_length: int | None = None
     sample: int | None = None
     sheet: Path | None = None
@@ -100,12 +101,15 @@ def _counting(options: InspectOptions) -> TokenCounting | None:
         if options.context_length is not None:
             raise JclipError("--context-length belongs to --tokenizer: give both")
         return None
-    if (options.tokenizer / "config.json").is_file() and options.context_length is None:
-        bundle = open_bundle(options.tokenizer)
-        return TokenCounting(bundle.tokenizer, bundle.context_length)
-    if options.context_length is None:
+    if options.context_length is not None:
+        return TokenCounting(load_tokenizer(Path(options.tokenizer)), options.context_length)
+    if Path(options.tokenizer).is_file():
+        raise JclipError(f"{options.tokenizer} is a file, so --context-length is missing: give it too")
+    folder = local_bundle(options.tokenizer)
+    if not is_bundle(folder):
         raise JclipError(f"{options.tokenizer} is not a bundle, so --context-length is missing: give it too")
-    return TokenCounting(load_tokenizer(options.tokenizer), options.context_length)
+    bundle = open_bundle(folder)
+    return TokenCounting(bundle.tokenizer, bundle.context_length)
 
 
 def _table(title: str, kind: str, found: SplitStatistics) -> Table:

@@ -24,8 +24,7 @@ from jclip.plain import shown
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
 
 _IMAGES, _TOKENS = 4, 800
-"""Inputs of a tower at once, at least one image a core. More fall out of the processor's caches: ViT-B/16 on one core
-needs 150 ms an image in fours, and 191 ms in batches of 32 (in int8 53 and 67)."""
+"""Inputs of a tower at once, at least one image a core. More fall out of the processor's caches, and are slower."""
 
 
 class OnnxModel(Model):

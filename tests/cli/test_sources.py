@@ -8,6 +8,8 @@ from PIL import Image
 
 from jclip import conversion
 from jclip.cli import main
+from jclip.data.sources.kinds import StoredPair
+from jclip.data.sources.writing import write_pairs
 from tests.conversion import broken
 from tests.conversion.broken import listing
 
@@ -33,6 +35,7 @@ def place(tmp_path_factory):
             Image.fromarray(draw.integers(0, 256, (30, 30, 3), np.uint8)).save(file)
             rows.append(f"{file.relative_to(place)}\t{name} {number} {split}\n")
     (place / "pairs.tsv").write_text("".join(rows))
+    write_pairs(place / "pairs", [StoredPair(file.read_bytes(), ("a red one",), (), 0, (0,))])
     return place
 
 
@@ -74,6 +77,14 @@ def test_its_conversion_in_the_cache_is_verified(place, capsys):
     assert len(checks) > 5 and all(check["holds"] for check in checks)
 
 
+def test_tokens_are_counted_with_its_tokenizer(place, capsys):
+    found = [
+        printed(capsys, "data", "inspect", place / "pairs", "--tokenizer", place / source, "--json")[0]
+        for source in ("bundle", "checkpoint")
+    ]
+    assert found[0] == found[1] and "tokens" in json.dumps(found[0])
+
+
 @pytest.mark.parametrize("source", ["missing", "hf://a/b/c", "note.txt"])
 @pytest.mark.parametrize(
     "command",
@@ -83,6 +94,11 @@ def test_its_conversion_in_the_cache_is_verified(place, capsys):
         ["convert", "BUNDLE", "OUT", "--to", "hf"],
         ["verify", "BUNDLE", "checkpoint"],
         ["eval", "benchmark", "BUNDLE"],
+        ["embed", "classes", "OUT", "--model", "BUNDLE"],
+        ["serve", "BUNDLE", "--port", "0"],
+        ["classify", "BUNDLE", "classes/test", "--labels", "red,green"],
+        ["export", "BUNDLE", "OUT"],
+        ["data", "inspect", "pairs", "--tokenizer", "BUNDLE"],
     ],
     ids=" ".join,
 )
