@@ -57,6 +57,7 @@ _WORDS = (
 _TOLERANCE = 1e-5
 _FACTOR, _GROWTH = 1.5, 1.1
 _TIMEOUT = 120  # seconds for an answer
+_LONGEST_START = 600  # seconds until every shape is warm
 
 
 @dataclass
@@ -166,7 +167,8 @@ def run(bundle: str, inputs: list[tuple[str, np.ndarray | None]], clients: int, 
 
 
 def _wait_until_warm(port: int) -> None:
-    while True:
+    end = time.monotonic() + _LONGEST_START
+    while time.monotonic() < end:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT)
         connection.request("GET", "/health")
         status = connection.getresponse().status
@@ -174,6 +176,7 @@ def _wait_until_warm(port: int) -> None:
         if status == 200:
             return
         time.sleep(0.2)
+    raise SystemExit(f"the service is not warm after {_LONGEST_START} seconds")
 
 
 def _loaded(port: int, process: int, inputs: list[tuple[str, np.ndarray | None]], clients: int, seconds: float) -> Load:
