@@ -1,6 +1,7 @@
 """Hosts with NVIDIA GPUs: their compile-only devices, and the description of a GPU that XLA's compiler asks for."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 
@@ -88,6 +89,10 @@ class Hosts:
 
     gpu: Gpu
     largest: int = 8
+
+    modules: ClassVar = ("jax_cuda12_plugin",)
+    # Autotuning needs a device. Without it, XLA finds no tiles for Triton's matrix products.
+    flags: ClassVar = ("--xla_gpu_autotune_level=0", "--xla_gpu_enable_triton_gemm=false")
 
     @property
     def possible(self) -> str:

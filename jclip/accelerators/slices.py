@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 
@@ -29,6 +29,9 @@ class Slices:
     largest: Shape = ()
     devices_per_chip: int = 1
     chip: str = ""
+
+    modules: ClassVar = ("libtpu",)
+    flags: ClassVar = ()
 
     @property
     def possible(self) -> str:

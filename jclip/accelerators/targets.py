@@ -7,7 +7,7 @@ has half of the chip's figures. On v4 and v5p both cores of a chip are one devic
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import jax
 
@@ -26,7 +26,15 @@ The rest is left to the CUDA context and to NCCL's buffers.
 
 
 class Arrangement(Protocol):
-    """Interface of the shapes in which a target can be had."""
+    """Interface of the shapes in which a target can be had, and of its compiler.
+
+    Attributes:
+      modules: modules that its compiler needs, of `jclip.extras`.
+      flags: flags of XLA without which its compiler does not work here.
+    """
+
+    modules: ClassVar[tuple[str, ...]]
+    flags: ClassVar[tuple[str, ...]]
 
     @property
     def possible(self) -> str:

@@ -85,7 +85,7 @@ def test_the_programs_used_longest_ago_are_removed(largest, most, left, tmp_path
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(bytes(10))
         os.utime(file, (1e9 - age, 1e9 - 10 * age))
-    programs._limit(tmp_path)
+    programs.limit(tmp_path, programs.LARGEST, programs.MOST)
     assert sorted(os.listdir(tmp_path / "machine")) == sorted(names[:left])
 
 
