@@ -21,7 +21,7 @@ LAYERS = (
     {"config"},
     {"lazy", "io", "internals"},
     {"cache", "models", "losses"},
-    {"tokenizers", "images", "parallel", "optimizer"},
+    {"tokenizers", "images", "parallel", "accelerators", "optimizer"},
     {"data", "orbax_manager", "doctor"},
     {"checkpoint"},
     # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.
