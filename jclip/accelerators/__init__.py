@@ -1,1 +1,1 @@
-"""Accelerators that are not here: their rates, their compilers, and what those compilers made."""
+"""Accelerators that are not attached: their figures, their compilers, and the reading of what these compile."""

@@ -1,6 +1,7 @@
 """Collectives of optimised HLO: their kinds, groups of devices, and bytes on the wire."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -12,6 +13,8 @@ KINDS = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
     "collective-broadcast",
 )  # fmt: skip
+
+_RINGS = frozenset({"all-reduce", "all-gather", "reduce-scatter", "collective-broadcast"})
 
 Groups = tuple[tuple[int, ...], ...]
 
@@ -40,9 +43,22 @@ class Collective:
         """Number of devices of the largest group."""
         return max(map(len, self.groups), default=1)
 
-    def spans_hosts(self, host_devices: int) -> bool:
-        """Returns True if a group has devices of several hosts, each of which has `host_devices` in sequence."""
-        return any(len({device // host_devices for device in group}) > 1 for group in self.groups)
+    @property
+    def is_ring(self) -> bool:
+        """True if each device sends to one neighbour only, all the time."""
+        return self.kind in _RINGS
+
+    def spans(self, linked: int) -> bool:
+        """Returns True if a group has devices of several hosts, each of which has `linked` devices in sequence."""
+        return any(len(_hosts(group, linked)) > 1 for group in self.groups)
+
+    def fewest_together(self, linked: int) -> int:
+        """Returns the smallest number of devices that a group has in one host, see `spans`."""
+        return min((min(_hosts(group, linked).values()) for group in self.groups), default=1)
+
+
+def _hosts(group: Sequence[int], linked: int) -> Counter[int]:
+    return Counter(device // linked for device in group)
 
 
 def kind_of(instruction: Instruction) -> str | None:

@@ -77,8 +77,8 @@ class Array:
     def in_memory(self) -> bool:
         """True if the array is in the device's main memory.
 
-        Space 0 is main memory. On TPU, the others are on the chip (1: vector memory, which only tiled arrays use), flags,
-        and the host's memory (5). On CUDA, space 1 is main memory that collectives use.
+        Space 0 is main memory. On TPU, space 1 is vector memory on the chip, which only tiled arrays use; the others are
+        flags, scalars and the host's memory. On CUDA, space 1 is main memory that collectives use.
         """
         found = _SPACE.search(self.layout)
         return found is None or found[1] == "0" or (found[1] == "1" and "T(" not in self.layout)

@@ -22,7 +22,7 @@ _CONVOLUTION = "__cudnn$conv"
 NO_PRODUCTS = frozenset(
     {
         "AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
-        "Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "annotate_device_placement", "TopK", "PartialReduce",
+        "Sharding", "annotate_device_placement", "TopK", "PartialReduce",
     }
 )  # fmt: skip
 """Custom calls that multiply nothing."""
@@ -38,8 +38,8 @@ def count_products(instruction: Instruction, computation: Computation) -> int | 
             instruction.array, _operand(computation, instruction, 0), _axes(instruction, "lhs_contracting_dims")
         )
     if instruction.opcode == "convolution":
-        sides = (_operand(computation, instruction, number) for number in (0, 1))
-        return _convolution(instruction.attributes, *sides, instruction.array)
+        image, kernel = (_operand(computation, instruction, number) for number in (0, 1))
+        return _convolution(instruction.attributes, image, kernel, instruction.array)
     if instruction.opcode == "custom-call":
         return _library_call(instruction, computation)
     return 0

@@ -3,8 +3,8 @@
 - An operand is read once and a result written once, with the padding of TPU's tiles. Arrays on the chip (TPU's vector
   memory) cost nothing; the copies that bring them there do.
 - A fusion counts its operands and results, not its inside.
-- Of an array that is only sliced, the slices count: of the stacked parameters of a loop over layers, each iteration reads
-  its own layer. Of an array that is updated in place, only the update counts.
+- Of an array that is only sliced, the slices count: of the stacked parameters of a loop over layers, each iteration
+  reads its own layer. Of an array that is updated in place, only the update counts.
 - Gathers and scatters count the rows that they touch.
 """
 
