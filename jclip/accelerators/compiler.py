@@ -30,16 +30,12 @@ class Compiled:
     Attributes:
       needed: bytes that the program needs: arguments, results that take none of their memory, and temporaries.
       available: bytes that it may use.
-      arguments: bytes of the arguments; 0 if the program does not fit, on TPUs.
-      temporaries: other bytes; 0 if the program does not fit, on TPUs.
-      text: the optimised program, as HLO text; "" if the program does not fit, on TPUs, whose compiler then refuses it.
+      text: the optimised program, as HLO text; "" if the compiler refuses it because it does not fit, as on TPUs.
       seconds: duration of the compilation.
     """
 
     needed: int
     available: int
-    arguments: int
-    temporaries: int
     text: str
     seconds: float
 
@@ -85,13 +81,10 @@ class Compiler:
         except jax.errors.JaxRuntimeError as error:
             if found := _TOO_LARGE.search(str(error)):
                 needed = int(float(found[1]) * _UNITS[found[2]])
-                return Compiled(needed, available, 0, 0, "", time.monotonic() - begun)
+                return Compiled(needed, available, "", time.monotonic() - begun)
             raise CompilerFailed(f"{self.place.name}: the compiler refuses the program: {first_line(error)}") from None
-        memory = program.memory_analysis()
-        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        other = results + memory.temp_size_in_bytes
-        arguments = memory.argument_size_in_bytes
-        return Compiled(arguments + other, available, arguments, other, program.as_text(), time.monotonic() - begun)
+        needed = self.place.target.arrangement.needed(program.memory_analysis())
+        return Compiled(needed, available, program.as_text(), time.monotonic() - begun)
 
     def _key(self, text: str) -> str:
         """Returns the digest of a program, its devices, and the compilers' versions and flags."""

@@ -1,7 +1,7 @@
 """Hosts with NVIDIA GPUs: their compile-only devices, and the description of a GPU that XLA's compiler asks for."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 
@@ -117,6 +117,14 @@ class Hosts:
             return (max(count, 1),)
         hosts = -(-count // self.largest)
         return (hosts, self.largest) if hosts <= _MOST_HOSTS else None
+
+    def needed(self, memory: Any) -> int:
+        """Returns the bytes that a compiled program needs on a device: arguments, results and temporaries.
+
+        XLA allocates all temporaries as one block, and does not compare them with the device's memory when it compiles.
+        """
+        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
+        return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
 
     def compile_only(self, name: str, shape: Shape) -> list[jax.Device]:
         """Returns compile-only devices of all hosts, in their order. Loads jax's CUDA plugin into this process."""

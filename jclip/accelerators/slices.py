@@ -68,6 +68,14 @@ class Slices:
         enough = [shape for shape in (*self.known, *cubes) if self.devices(shape) >= count]
         return min(enough, key=math.prod, default=None)
 
+    def needed(self, memory: Any) -> int:
+        """Returns the bytes that a compiled program needs on a device, as libtpu compares them with its limit.
+
+        That is `peak_memory_in_bytes`: arguments, results that take none of their memory, and the temporaries that are
+        alive at the same time. The number in libtpu's refusal is the same sum (measured with libtpu 0.0.42).
+        """
+        return int(memory.peak_memory_in_bytes)
+
     def compile_only(self, name: str, shape: Shape) -> list[jax.Device]:
         """Returns compile-only devices of a slice, in libtpu's order. Loads libtpu into this process."""
         from jax.experimental import topologies

@@ -7,7 +7,7 @@ has half of the chip's figures. On v4 and v5p both cores of a chip are one devic
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import jax
 
@@ -51,6 +51,9 @@ class Arrangement(Protocol):
 
     def with_devices(self, count: int) -> Shape | None:
         """Returns the smallest shape with at least `count` devices; None if there is none."""
+
+    def needed(self, memory: Any) -> int:
+        """Returns the bytes that a compiled program needs on a device, from its `memory_analysis()`."""
 
     def compile_only(self, name: str, shape: Shape) -> list[jax.Device]:
         """Returns compile-only devices of a shape. Loads the target's compiler into this process."""
