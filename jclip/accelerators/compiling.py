@@ -78,9 +78,9 @@ class CompilerProcess:
         with reported_extras():
             import cloudpickle
         request = cloudpickle.dumps((self.place, function, arguments))
-        if self._process is None:
-            self._process = Watched(self._command, self._environment(), self._memory)
         try:
+            if self._process is None:
+                self._process = Watched(self._command, self._environment(), self._memory)
             with self._process.within(self._seconds):
                 kind, content = self._ask(self._process, request)
         except Died as death:

@@ -38,20 +38,26 @@ class Watched:
       command: the command.
       environment: its environment.
       memory: limit in bytes of its memory and that of its own processes; None for most of what is free now.
+
+    Raises Died if it cannot start.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], memory: int | None = None):
         self._memory = memory or int(_SHARE * free_memory())
-        self._printed = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            command,
-            env=dict(environment),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._printed,
-            start_new_session=True,
-        )
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
         self._reason = ""
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._printed,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._printed.close()
+            raise Died(f"it cannot start: {error.strerror}") from None
 
     def send(self, message: Any) -> None:
         """Sends a message. Raises Died if the process has ended."""
