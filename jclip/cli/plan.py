@@ -13,7 +13,7 @@ from rich.text import Text
 from jclip.accelerators.compiling import SECONDS
 from jclip.accelerators.targets import parse_place
 from jclip.cli.configs import parse
-from jclip.cli.plan_target import as_record, list_targets, show_target
+from jclip.cli.plan_target import as_record, list_targets, show_measured, show_target
 from jclip.configs.figures import published
 from jclip.console import Console, text
 from jclip.errors import JclipError
@@ -41,6 +41,7 @@ class PlanOptions:
       targets: list the devices for --on, with their figures; needs no CONFIG.
       largest_batch: with --on, look for the largest batch that fits; takes two to four more compilations a stage.
       minutes: with --on, time limit of one compilation.
+      measure: also run a few steps of each stage on the attached devices, on random inputs.
       json: print JSON.
     """
 
@@ -54,6 +55,7 @@ class PlanOptions:
     targets: bool = False
     largest_batch: bool = True
     minutes: float = SECONDS / 60
+    measure: bool = False
     json: bool = False
 
 
@@ -71,6 +73,7 @@ def main(arguments: Sequence[str]) -> int:
             memory=options.memory,
             largest_batch=options.largest_batch,
             seconds=60 * options.minutes,
+            measured=options.measure,
             progress=progress,
         )
     figures = None if options.reduced else published().get(run.name)
@@ -123,6 +126,8 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
     console.print(table)
     if found.place:
         show_target(run.name, found.place, plans, found.on)
+    if found.measured:
+        show_measured(found)
     if fits and max(fits.needs) > fits.memory:
         console.print(remedy(fits), soft_wrap=True)
     if not found.place:

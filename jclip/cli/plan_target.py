@@ -13,6 +13,7 @@ from jclip.accelerators.targets import TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
 from jclip.plain import print_json
+from jclip.train.planning.measuring import Measured
 from jclip.train.planning.on_target import StageOnTarget
 from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.planning import RunPlan
@@ -85,6 +86,30 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
         console.tell(f"Not in the estimate: {sentence}")
 
 
+def show_measured(found: RunPlan) -> None:
+    """Prints the steps that were measured on the attached devices, beside what was estimated for the target."""
+    first = found.measured[0]
+    table = Table(title=text(f"measured on {first.devices} x {first.kind}, attached here"), title_justify="left")
+    table.add_column("")
+    for number, plan in enumerate(found.stages, 1):
+        table.add_column(text(f"{number} {plan.name}"), justify="right")
+    table.add_row("time per step", *(format_duration(each.seconds) for each in found.measured))
+    table.add_row("pairs per second", *(_rate(each, plan) for each, plan in zip(found.measured, found.stages, strict=True)))
+    if any(step.estimate for step in found.on):
+        ratios = (
+            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.seconds:,.3g}")
+            for each, step in zip(found.measured, found.on, strict=True)
+        )
+        table.add_row("times the estimate", *ratios)
+    if first.peak is not None:
+        table.add_row("most memory in use so far", *(format_size(each.peak or 0) for each in found.measured))
+    Console().print(table)
+
+
+def _rate(measured: Measured, plan: StagePlan) -> str:
+    return f"{plan.batch_size / measured.seconds:,.4g}"
+
+
 def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[str, list[str | Text]]:
     """Returns the table's rows: a cell for each stage."""
     rows: dict[str, list[str | Text]] = {
@@ -141,7 +166,8 @@ def as_record(found: RunPlan) -> dict[str, Any]:
     """Returns a plan as a JSON object; dataclasses in it are left to `dataclasses.asdict`."""
     record = dict(vars(found))
     if found.place is None:
-        return {name: value for name, value in record.items() if name not in ("place", "on")}
+        del record["place"], record["on"]
+        return record
     steps = [
         {
             **dataclasses.asdict(step),

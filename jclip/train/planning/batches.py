@@ -9,8 +9,8 @@ _CLOSE = 0.03  # share of the memory; a batch that leaves less is not improved
 def largest_batch(need: Callable[[int], int], batch: int, needed: int, step: int, memory: int) -> int | None:
     """Returns a batch whose memory was measured and fits, close to the largest; None if no batch was found that fits.
 
-    The memory of a step is nearly linear in the batch, so each try is at the batch where the line through the last two
-    measurements meets the limit.
+    The memory of a step is nearly linear in the batch, so each try is where the line through two known batches meets the
+    limit: through those on both sides of it, or else the nearest two.
 
     Args:
       need: batch -> bytes of one device. Each call compiles.
@@ -35,7 +35,8 @@ def _next(known: dict[int, int], step: int, memory: int) -> int:
     over = min((batch for batch, size in known.items() if size > memory), default=None)
     if fitting and (known[fitting] > (1 - _CLOSE) * memory or over == fitting + step):
         return fitting
-    low, high = sorted(sorted(known, key=lambda batch: abs(known[batch] - memory))[:2])
+    nearest = sorted(known, key=lambda batch: abs(known[batch] - memory))[:2]
+    low, high = (fitting, over) if fitting and over else sorted(nearest)
     slope = (known[high] - known[low]) / (high - low)
     if slope <= 0:
         return fitting or low

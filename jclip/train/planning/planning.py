@@ -19,6 +19,7 @@ from jclip.tokenizers.text import Tokenizer, load_tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit, compiled_need, fit
+from jclip.train.planning.measuring import Measured, measure
 from jclip.train.planning.on_target import StageOnTarget, plan_on
 from jclip.train.planning.plan import StagePlan, assemble_shapes, plan_stages
 
@@ -34,6 +35,7 @@ class RunPlan:
       fit: settings that fit in the memory; None if the memory is unknown, or everything fits on the target.
       place: devices of the target; None if the plan is for this process's devices.
       on: each stage's step on the target; empty for this process's devices.
+      measured: each stage's step as it was measured on the attached devices; empty if it was not.
     """
 
     reads: tuple[SourceFacts, ...]
@@ -42,6 +44,7 @@ class RunPlan:
     fit: Fit | None
     place: Place | None = None
     on: tuple[StageOnTarget, ...] = ()
+    measured: tuple[Measured, ...] = ()
 
 
 def plan(
@@ -53,6 +56,7 @@ def plan(
     memory: float | None = None,
     largest_batch: bool = True,
     seconds: float = SECONDS,
+    measured: bool = False,
     progress: Callable[[str], object] = lambda words: None,
 ) -> RunPlan:
     """Plans a run on this process's devices or on a target's, as `jclip plan` does, without training.
@@ -69,6 +73,7 @@ def plan(
       memory: memory of one device in GiB, for `fit`; by default as the device reports. Needs `compiled`.
       largest_batch: look for the largest batch that fits on the target; two to four more compilations a stage.
       seconds: time limit of one compilation for the target.
+      measured: also run a few steps of each stage on the attached devices, on random inputs.
       progress: receives a description of the current step.
 
     Raises:
@@ -92,10 +97,28 @@ def plan(
         raise JclipError(f"the time limit is {seconds} s; expected a number above 0")
     tokenizer = _tokenizer(run)
     if place is not None:
-        stages, copies, fits, steps = plan_on(
-            _in_steps(run, tokenizer), place, largest=largest_batch, seconds=seconds, progress=progress
-        )
-        return RunPlan(_reads(run), stages, copies, fits, place, steps)
+        run = _in_steps(run, tokenizer)
+        stages, copies, fits, steps = plan_on(run, place, largest=largest_batch, seconds=seconds, progress=progress)
+        found = RunPlan(_reads(run), stages, copies, fits, place, steps)
+    else:
+        found = _plan_here(run, tokenizer, compiled, tflops, memory, progress)
+    if measured:
+        progress("measuring steps on the attached devices")
+        devices = devices_of(run)
+        parts = (assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages)))
+        found = replace(found, measured=tuple(map(measure, parts)))
+    return found
+
+
+def _plan_here(
+    run: Run,
+    tokenizer: Tokenizer | None,
+    compiled: bool,
+    tflops: float | None,
+    memory: float | None,
+    progress: Callable[[str], object],
+) -> RunPlan:
+    """Plans a run on this process's devices."""
     devices = devices_of(run)
     if compiled:
         progress("compiling the stages to measure their memory")
