@@ -13,7 +13,6 @@ from jclip.accelerators.targets import TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
 from jclip.plain import print_json
-from jclip.train.planning.measuring import Measured
 from jclip.train.planning.on_target import StageOnTarget
 from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.planning import RunPlan
@@ -94,7 +93,8 @@ def show_measured(found: RunPlan) -> None:
     for number, plan in enumerate(found.stages, 1):
         table.add_column(text(f"{number} {plan.name}"), justify="right")
     table.add_row("time per step", *(format_duration(each.seconds) for each in found.measured))
-    table.add_row("pairs per second", *(_rate(each, plan) for each, plan in zip(found.measured, found.stages, strict=True)))
+    pairs = zip(found.measured, found.stages, strict=True)
+    table.add_row("pairs per second", *(f"{plan.batch_size / each.seconds:,.4g}" for each, plan in pairs))
     if any(step.estimate for step in found.on):
         ratios = (
             _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.seconds:,.3g}")
@@ -104,10 +104,6 @@ def show_measured(found: RunPlan) -> None:
     if first.peak is not None:
         table.add_row("most memory in use so far", *(format_size(each.peak or 0) for each in found.measured))
     Console().print(table)
-
-
-def _rate(measured: Measured, plan: StagePlan) -> str:
-    return f"{plan.batch_size / measured.seconds:,.4g}"
 
 
 def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[str, list[str | Text]]:
