@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.compiler import Compiled, Compiler
 from jclip.accelerators.compiling import SECONDS, CompilerProcess
-from jclip.accelerators.hlo import Account, account
+from jclip.accelerators.hlo import Account, Communication, account
 from jclip.accelerators.roofline import Estimate, estimate
 from jclip.accelerators.targets import Place
 from jclip.parallel.replication import Replication
@@ -29,7 +29,7 @@ class StageOnTarget:
       available: bytes that it may use.
       state: bytes of parameters and optimizer slots.
       products: FLOPs of the step's matmuls and convolutions; None if the compiler refuses a step that does not fit.
-      communication: number of collectives, of their executions, and bytes sent, by kind; None as above.
+      communication: number and bytes of collectives by kind; None as above.
       estimate: estimated time of the step; None as above.
       unknown: sentences about what the account leaves out.
       largest_batch: largest global batch that fits; None if it was not asked for, or if none fits.
@@ -40,7 +40,7 @@ class StageOnTarget:
     available: int
     state: int
     products: int | None
-    communication: dict[str, tuple[int, int, int]] | None
+    communication: dict[str, Communication] | None
     estimate: Estimate | None
     unknown: tuple[str, ...]
     largest_batch: int | None
@@ -151,7 +151,7 @@ def _on_target(stage: Assembled, place: Place, batch: int | None) -> StageOnTarg
         available=compiled.available,
         state=stage.plan.device_state_bytes,
         products=counted.products if counted else None,
-        communication={kind: tuple(each) for kind, each in counted.by_kind().items()} if counted else None,
+        communication=counted.by_kind() if counted else None,
         estimate=estimate(counted, place) if counted else None,
         unknown=counted.unknown if counted else (),
         largest_batch=batch,
