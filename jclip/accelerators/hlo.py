@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jclip.accelerators.collectives import Collective, as_scatter, kind_of, read_collective
-from jclip.accelerators.hlo_text import Computation, Instruction, Module, read_module
+from jclip.accelerators.hlo_text import Computation, Instruction, Module, read_module, unreadable
 from jclip.accelerators.products import count_products, target_of
 from jclip.accelerators.traffic import count_traffic
 from jclip.accelerators.trips import trip_count
+from jclip.errors import JclipError
 from jclip.plain import shown
 
 
@@ -91,8 +92,13 @@ def account(text: str) -> Account:
 
     Raises JclipError if the text cannot be read.
     """
-    module = read_module(text)
-    return _Reader(module).read(module.entry)
+    try:
+        module = read_module(text)
+        return _Reader(module).read(module.entry)
+    except JclipError:
+        raise
+    except (ValueError, LookupError, ArithmeticError, RecursionError):
+        raise unreadable("a shape or an attribute") from None
 
 
 class _Reader:

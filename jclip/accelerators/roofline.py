@@ -72,7 +72,7 @@ def estimate(account: Account, place: Place) -> Estimate:
 def _seconds(collective: Collective, target: Target, linked: int) -> float:
     """Returns the seconds of one execution; `linked` devices in sequence have links to each other.
 
-    The bytes that a ring sends from one host to the next are spread over the network of the group's devices there. Those
+    The bytes that a ring sends from one host to the next are spread over the network of all its devices there. Those
     of a permute or an all-to-all are sent by each device itself.
     """
     if not collective.spans(linked):

@@ -78,8 +78,10 @@ def _read(value: Instruction, inside: Computation, module: Module) -> int:
             total += _read(user, inside, module)
         elif user.opcode == "fusion":
             (nested,) = module.called(user)
-            numbers = [number for number, each in enumerate(user.operands) if each == value.name]
-            total += sum(_read(nested.parameters[number], nested, module) for number in numbers)
+            for number in (number for number, each in enumerate(user.operands) if each == value.name):
+                total += _read(nested.parameters[number], nested, module)
+                if _viewed(nested.root, nested) is nested.parameters[number]:
+                    total += _read(user, inside, module)
         elif user.opcode != "tuple":  # a tuple passes it on, in place
             return whole
     return min(whole, total)
@@ -101,10 +103,17 @@ def _written(root: Instruction, inside: Computation, module: Module) -> int:
 
 def _updates_in_place(update: Instruction, inside: Computation) -> bool:
     """Returns True if an update changes a parameter's array, possibly after other updates."""
-    target = inside.operand(update, 0)
-    while target.opcode in _VIEWS or target.opcode in ("dynamic-update-slice", "scatter"):
-        target = inside.operand(target, 0)
+    target = update
+    while target.opcode in ("dynamic-update-slice", "scatter"):
+        target = _viewed(inside.operand(target, 0), inside)
     return target.opcode == "parameter"
+
+
+def _viewed(value: Instruction, inside: Computation) -> Instruction:
+    """Returns the instruction of which a value is only another view."""
+    while value.opcode in _VIEWS:
+        value = inside.operand(value, 0)
+    return value
 
 
 def _update(update: Instruction, computation: Computation) -> int:
