@@ -52,7 +52,7 @@ FileNames
 
 ENTRY %main (x: f32[2]) -> f32[2] {
   %x = f32[2]{0} parameter(0), metadata={op_name="%y = f32[9] dot(%x), calls=%g, }\") dot("}
-  ROOT %y = f32[2]{0} fusion(%x), kind=kLoop, metadata={op_name="calls=%g, backend_config={\"a\":1}"}, calls=%f, backend_config={"b":"}, c"}
+  ROOT %y = f32[2]{0} fusion(%x), metadata={op_name="calls=%g, {\"a\":1}"}, calls=%f, backend_config={"b":"}, c"}
 }
 """
     module = read_module(text)
