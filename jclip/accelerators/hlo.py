@@ -120,7 +120,7 @@ class _Reader:
     def _of(self, instruction: Instruction, computation: Computation, started: set[str]) -> Account:
         if instruction.opcode == "while":
             return self._loop(instruction, computation)
-        if instruction.opcode in ("call", "async-start"):
+        if instruction.base in ("call", "async"):
             return _total(map(self.read, self._module.called(instruction)))
         if instruction.opcode == "conditional":
             branches = map(self.read, self._module.called(instruction))
@@ -144,7 +144,7 @@ class _Reader:
 
     def _own(self, instruction: Instruction, computation: Computation) -> "_Inside":
         """Returns the products and collectives of an instruction, with those inside a fusion."""
-        if instruction.opcode == "fusion":
+        if instruction.base == "fusion":
             insides = [self._fused(each) for each in self._module.called(instruction)]
             return _Inside(
                 sum(each.products for each in insides),

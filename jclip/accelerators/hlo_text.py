@@ -141,6 +141,11 @@ class Instruction:
         except (ValueError, IndexError):
             raise unreadable(self.name) from None
 
+    @cached_property
+    def base(self) -> str:
+        """Opcode of what is executed: "slice" for a "slice-start", which executes it beside others."""
+        return self.opcode.removesuffix("-start")
+
     @property
     def array(self) -> Array:
         """Shape of the result, or of the first array of a tuple."""

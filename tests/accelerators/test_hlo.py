@@ -121,7 +121,15 @@ def test_devices_share_the_products():
     assert account(compiled(jnp.matmul, x, jnp.ones((32, 16)))).products == 2 * 8 * 32 * 16
 
 
-@pytest.mark.parametrize(("recipe", "stage"), [("chinese_clip/vit_b_16", 1), ("altclip/altclip", 0)])
+@pytest.mark.parametrize(
+    ("recipe", "stage"),
+    [
+        ("chinese_clip/vit_b_16", 1),
+        pytest.param("chinese_clip/rn50", 1, marks=pytest.mark.slow),
+        pytest.param("altclip/vit_l_14", 0, marks=pytest.mark.slow),
+        pytest.param("altclip/vit_l_14", 1, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_has_the_products_of_its_jaxpr(recipe, stage, tmp_path):
     """The jaxpr counts some products that are not needed, and the compiler makes others, such as sums by matmuls."""
     part = shapes_of(reduce(load(recipe), tmp_path), stage)

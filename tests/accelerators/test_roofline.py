@@ -8,7 +8,7 @@ from jclip.accelerators.collectives import Collective
 from jclip.accelerators.hlo import Account, Work
 from jclip.accelerators.roofline import ASSUMPTIONS, estimate
 
-TARGET = SimpleNamespace(platform="cuda", peak=1000.0, bandwidth=100.0, link=50.0, network=5.0)
+TARGET = SimpleNamespace(platform="cuda", peak=1000.0, bandwidth=100.0, link=50.0, network=5.0, clock=0.0)
 
 
 def place(devices=8, hosts=1, **rates):
@@ -23,6 +23,18 @@ def test_each_instruction_takes_the_longer_of_products_and_traffic():
     found = estimate(Account(work, (), ()), place())
     assert (found.products, found.traffic, found.links, found.seconds) == (6, 4, 0, 10)
     assert (found.bound, found.utilisation) == ("products", 0.65)
+
+
+def test_the_compilers_own_cycles():
+    """They replace products and traffic where they are known; copies in the background take no time of their own."""
+    work = (
+        Work("a", "fusion", 3, 2000, 100, 90),
+        Work("b", "copy", 2, 0, 400, 0),
+        Work("c", "copy-start", 1, 0, 900, 0),
+    )
+    account = Account(work, (Collective("all-reduce", 1, 50, 50, ((0, 1),)),), ())
+    assert estimate(account, place(clock=30)).compiler == 3 * 90 / 30 + 2 * 400 / 100 + 50 / 50
+    assert estimate(account, place()).compiler is None
 
 
 def reduce_over(group, kind="all-reduce"):

@@ -76,6 +76,16 @@ INDEX = 4  # bytes of a position
         ),
         (
             (
+                "%u = LAYER broadcast(%i), dimensions={}",
+                "%begun = ((STACK, LAYER, s32[], s32[], s32[]), STACK, u32[]{:S(2)}) "
+                "dynamic-update-slice-start(%stack, %u, %i, %zero, %zero)",
+                "ROOT %y = STACK dynamic-update-slice-done(%begun)",
+            ),
+            "",
+            (LAYER + INDEX) + (2 * LAYER + 2 * INDEX),
+        ),
+        (
+            (
                 "%start = ((STACK), f32[3,8,128]{2,1,0:T(8,128)S(1)}, s32[]{:S(2)}) slice-start(%stack), slice={[0:3]}",
                 "ROOT %y = f32[3,8,128]{2,1,0:T(8,128)S(1)} slice-done(%start)",
             ),
@@ -101,7 +111,7 @@ ENTRY %main (table: f32[1000,16], ids: s32[4], rows: f32[4,16]) -> f32[1000,16] 
 """
     rows, ids = 4 * 4 * 16, 4 * 4
     found = {each.name: each.traffic for each in account(text).work}
-    assert found == {"found": 2 * rows + ids, "sum": 2 * rows}
+    assert found == {"found": 2 * rows + ids, "sum": 3 * rows + ids}
 
 
 def test_views_inside_nested_fusions_are_read_once():
