@@ -135,6 +135,10 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
         rows["  by the compiler's count of cycles"] = [
             _or_none(step.estimate and step.estimate.compiler, format_duration) for step in steps
         ]
+    if any(step.estimate and step.estimate.compiler for step in steps):
+        rows["  by the compiler's count of cycles"] = [
+            _or_none(step.estimate and step.estimate.compiler, format_duration) for step in steps
+        ]
     rows["estimated use of the peak"] = [
         _or_none(step.estimate, lambda found: f"{found.utilisation:.0%}") for step in steps
     ]
