@@ -32,12 +32,14 @@ class Compiled:
     Attributes:
       needed: bytes that the program needs: arguments, results that take none of their memory, and temporaries.
       available: bytes that it may use.
-      text: the optimised program, as HLO text; "" if the compiler refuses it because it does not fit, as on TPUs.
+      arguments: bytes of the arguments that it uses; 0 if the compiler refuses it because it does not fit, as on TPUs.
+      text: the optimised program, as HLO text; "" if the compiler refuses it.
       seconds: duration of the compilation.
     """
 
     needed: int
     available: int
+    arguments: int
     text: str
     seconds: float
 
@@ -90,13 +92,14 @@ class Compiler:
         except jax.errors.JaxRuntimeError as error:
             if found := _TOO_LARGE.search(str(error)):
                 needed = int(float(found[1]) * _UNITS[found[2]])
-                return Compiled(needed, available, "", time.monotonic() - begun)
+                return Compiled(needed, available, 0, "", time.monotonic() - begun)
             lacking = f": {self._install}" if _LACKING.search(str(error)) else ""
             raise CompilerFailed(
                 f"{self.place.name}: the compiler refuses the program: {first_line(error)}{lacking}"
             ) from None
-        needed = self.place.target.arrangement.needed(program.memory_analysis())
-        return Compiled(needed, available, program.as_text(), time.monotonic() - begun)
+        memory = program.memory_analysis()
+        needed, arguments = self.place.target.arrangement.needed(memory), memory.argument_size_in_bytes
+        return Compiled(needed, available, arguments, program.as_text(), time.monotonic() - begun)
 
     @property
     def _install(self) -> str:

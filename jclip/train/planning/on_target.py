@@ -11,11 +11,11 @@ from jclip.accelerators.roofline import Estimate, estimate
 from jclip.accelerators.targets import Place
 from jclip.parallel.replication import Replication
 from jclip.parallel.sharding import batch_devices
-from jclip.train.assembly import assemble, devices_of
+from jclip.train.assembly import StageParts, assemble, devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.batches import largest_batch
 from jclip.train.planning.fitting import Fit, fit
-from jclip.train.planning.plan import StagePlan, lower_step, plan_stage
+from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage
 
 Progress = Callable[[str], object]
 
@@ -116,15 +116,20 @@ def assemble_stage(compiler: Compiler, run: Run, index: int) -> Assembled:
     """Plans and compiles a stage, in the compiler's process."""
     devices = devices_of(run, compiler.devices)
     part = assemble(run, index, devices)
-    plan = plan_stage(part)
-    compiled = compiler.compile(lower_step(part))
-    return Assembled(plan, devices.copies, batch_devices(part.mesh), compiled)
+    return Assembled(plan_stage(part), devices.copies, batch_devices(part.mesh), _compile(compiler, part))
 
 
 def compile_stage(compiler: Compiler, run: Run, index: int) -> Compiled:
     """Compiles a stage, in the compiler's process. The result has no text, only memory."""
     part = assemble(run, index, devices_of(run, compiler.devices))
-    return replace(compiler.compile(lower_step(part)), text="")
+    return replace(_compile(compiler, part), text="")
+
+
+def _compile(compiler: Compiler, part: StageParts) -> Compiled:
+    """Compiles a step; what it needs includes arguments that it does not use, which are on the devices all the same."""
+    found = compiler.compile(lower_step(part))
+    unused = max(argument_bytes(part) - found.arguments, 0) if found.arguments else 0
+    return replace(found, needed=found.needed + unused)
 
 
 def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> int | None:
