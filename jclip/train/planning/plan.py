@@ -72,7 +72,7 @@ def plan_stages(
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
     parts = [assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages))]
-    return [_plan_stage(part, compiled, tflops) for part in parts]
+    return [plan_stage(part, compiled, tflops) for part in parts]
 
 
 def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer | None) -> StageParts:
@@ -82,7 +82,8 @@ def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer
     return assemble(run, index, devices, open_stage(run, index, devices, tokenizer))
 
 
-def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> StagePlan:
+def plan_stage(part: StageParts, compiled: bool = False, tflops: float | None = None) -> StagePlan:
+    """Returns the plan of an assembled stage; the options are those of `plan_stages`."""
     stage, state, devices = part.stage, part.state_shapes, part.mesh.size
     with jax.set_mesh(part.mesh):
         per_step = count_flops(part.step, state, part.program.constants, part.program.batch, _key())
@@ -113,12 +114,22 @@ def _plan_stage(part: StageParts, compiled: bool, tflops: float | None) -> Stage
 
 def device_bytes(part: StageParts) -> int:
     """Returns the bytes of the compiled step on one device, including the state, whose memory is donated."""
-    state = on_mesh(part.state_shapes, part.shardings)
-    with jax.set_mesh(part.mesh):
-        lowered = part.compiled.lower(state, part.program.constants, part.program.batch, _key())
-        memory = lowered.compile().memory_analysis()
+    memory = lower_step(part).compile().memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(used + memory.temp_size_in_bytes)
+
+
+def lower_step(part: StageParts) -> Any:
+    """Returns the lowered step of an assembled stage, which has the method `compile`."""
+    state = on_mesh(part.state_shapes, part.shardings)
+    with jax.set_mesh(part.mesh):
+        return part.compiled.lower(state, part.program.constants, part.program.batch, _key())
+
+
+def argument_bytes(part: StageParts) -> int:
+    """Returns the bytes of a step's arguments on one device: state, constants and batch."""
+    arguments = (on_mesh(part.state_shapes, part.shardings), part.program.constants, part.program.batch)
+    return bytes_per_device(arguments, jax.tree.map(lambda leaf: leaf.sharding, arguments))
 
 
 def _key() -> Any:
