@@ -1,0 +1,408 @@
+"""Measures on a GPU, in minutes: attention, pairs a second beside cn_clip in PyTorch, and memory beside the plan.
+
+    pip install "jclip[cuda,convert]"                    a torch that finds the GPU; without one cn_clip is left out
+    python -m benchmarks.on_a_gpu                        ten minutes; writes on-a-gpu.json and on-a-gpu.md
+    python -m benchmarks.on_a_gpu --tiny                 tries everything on a CPU, with tiny towers
+
+It needs no files. It measures, each part in processes of its own, the most wanted first:
+
+  attention  forward and backward pass of cuDNN's kernel and XLA's attention at the towers' shapes, in turns.
+  training   a step of Chinese-CLIP's second stage, jclip's in bfloat16 and cn_clip's in mixed precision, in turns: both
+             are open at the same time, at the largest power of two of pairs that lets both fit. Model FLOPs utilisation
+             (MFU) counts the products of a step without rematerialisation, for both.
+  memory     bytes in use at most, beside those that the compiler planned.
+
+A part that fails, or for which no time is left, is named in the results; the others are kept. Exits with 1 if a part
+failed.
+"""
+
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tyro
+
+from benchmarks.apart import Apart, Failed
+from benchmarks.training import CnClipStep, JclipStep, Precision, recipe
+
+Row = dict[str, Any]
+
+
+class Shape(NamedTuple):
+    """Attention of one tower: tokens, heads, channels of a head, examples, and its mask."""
+
+    tower: str
+    tokens: int
+    heads: int
+    channels: int
+    examples: int
+    mask: str = "none"
+
+
+SHAPES = (
+    Shape("ViT-B/16", 197, 12, 64, 128),
+    Shape("ViT-L/14", 257, 16, 64, 64),
+    Shape("ViT-L/14@336", 577, 16, 64, 32),
+    Shape("ViT-H/14", 257, 16, 80, 64),
+    Shape("RoBERTa, without dropout", 52, 12, 64, 256, "lengths"),
+    Shape("CLIP's text tower", 77, 12, 64, 256, "causal"),
+)
+"""Shapes of attention, about equal in arithmetic."""
+
+
+class Pair(NamedTuple):
+    """One comparison: the model's size, jclip's rematerialisation, and whether cn_clip has gradient checkpointing."""
+
+    size: str
+    remat: str
+    checkpointing: bool
+
+
+PAIRS = (
+    Pair("vit_b_16", "dots", False),
+    Pair("vit_l_14", "dots", False),
+    Pair("vit_b_16", "none", False),
+    Pair("vit_l_14", "none", False),
+    Pair("vit_b_16", "layers", True),
+    Pair("vit_l_14", "layers", True),
+)
+"""Comparisons of training, the most wanted first."""
+
+_GIB_PER_PAIR = {"vit_b_16": 0.4, "vit_l_14": 1.3}
+"""GiB that jclip without rematerialisation and cn_clip without checkpointing together take for a pair, rounded up."""
+_OUT_OF_MEMORY = re.compile("out of memory|resource_exhausted", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings.
+
+    Attributes:
+      out: file name of the results, without its ending.
+      budget_seconds: no part begins after this time, and one that is running is ended.
+      rounds: number of turns of each contender.
+      turn_seconds: duration of a turn.
+      pairs: pairs of a step; 0 for a number that fits.
+      precision: cn_clip's mixed precision; its training script has float16.
+      tiny: use tiny towers and short turns.
+    """
+
+    out: Path = Path("on-a-gpu")
+    budget_seconds: float = 600.0
+    rounds: int = 5
+    turn_seconds: float = 2.0
+    pairs: int = 0
+    precision: Precision = "float16"
+    tiny: bool = False
+
+
+@dataclass
+class Results:
+    """Everything that was measured; what was left out, by its reason; and what failed."""
+
+    device: Row = field(default_factory=dict)
+    attention: list[Row] = field(default_factory=list)
+    training: list[Row] = field(default_factory=list)
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+class Session:
+    """One run of the program: its options, its results, and the time that is left."""
+
+    def __init__(self, options: Options):
+        self.options, self.results, self._begun = options, Results(), time.monotonic()
+
+    def left(self) -> float:
+        """Returns the seconds of the budget that are left."""
+        return self.options.budget_seconds - (time.monotonic() - self._begun)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Notes a failure within the block, and writes the results after it."""
+        try:
+            yield
+        except Failed as failed:
+            self.results.failures.append(f"{name}: {failed}")
+        self.results.seconds = round(time.monotonic() - self._begun, 1)
+        print(f"{self.results.seconds:6.1f} s  {name}", file=sys.stderr, flush=True)
+        write(self.results, self.options.out)
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Notes that a part is left out."""
+        self.results.left_out.setdefault(reason, []).append(name)
+
+    def has_time(self, name: str, seconds: float) -> bool:
+        """Returns True if `seconds` are left; notes that a part is left out if not."""
+        enough = self.left() >= (0 if self.options.tiny else seconds)
+        if not enough:
+            self.leave_out(name, "no time is left")
+        return enough
+
+
+def main(options: Options) -> int:
+    """Measures, writes the results, prints them, and returns the exit code."""
+    os.environ |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.9"}  # a shared card
+    session = Session(options)
+    with session.part("device"):
+        session.results.device = _device(session)
+    if session.results.device:
+        measure_attention(session)
+        for pair in PAIRS:
+            name = f"training {pair.size}, {pair.remat}"
+            if session.has_time(name, 60):
+                with session.part(name):
+                    measure_training(session, pair)
+    write(session.results, options.out)
+    print(markdown(session.results))
+    return int(bool(session.results.failures))
+
+
+class Device:
+    """The first device."""
+
+    def facts(self) -> Row:
+        """Returns its name, platform, memory, peak, and the versions of the libraries."""
+        from importlib.util import find_spec
+
+        import jax
+
+        from jclip.train.logging.meter import peak_tflops
+
+        device = jax.devices()[0]
+        torch_finds_it = device.platform == "cpu"
+        if find_spec("torch") and find_spec("cn_clip"):
+            import torch
+
+            torch_finds_it = torch_finds_it or torch.cuda.is_available()
+            versions = {"torch": torch.__version__}
+        else:
+            torch_finds_it, versions = False, {}
+        return {
+            "kind": device.device_kind,
+            "platform": device.platform,
+            "capability": getattr(device, "compute_capability", None),
+            "bytes": (device.memory_stats() or {}).get("bytes_limit"),
+            "peak_tflops": peak_tflops(device.device_kind),
+            "cn_clip": torch_finds_it,
+            "versions": {"jax": jax.__version__, **versions},
+        }
+
+
+def _device(session: Session) -> Row:
+    with closing(Apart(Device)) as device:
+        facts: Row = device.call("facts", timeout=session.left())
+    if not facts["cn_clip"]:
+        session.leave_out("cn_clip", "there is no torch that finds the device, or no cn_clip")
+    return facts
+
+
+class Attentions:
+    """Forward and backward pass of attention at one shape, by each implementation."""
+
+    def __init__(self, shape: Shape):
+        import jax
+        import jax.numpy as jnp
+
+        from jclip.models.attention import attend
+
+        draw = jax.random.split(jax.random.key(0), 4)
+        size = (shape.examples, shape.tokens, shape.heads, shape.channels)
+        queries, keys, values, upstream = (jax.random.normal(key, size, jnp.bfloat16) for key in draw)
+        lengths = jnp.arange(shape.examples) % shape.tokens + 1 if shape.mask == "lengths" else None
+
+        def both(implementation: Any) -> Any:
+            def passes(*inputs: jax.Array) -> Any:
+                masks: Any = {"lengths_b": lengths, "causal": shape.mask == "causal"}
+                mixed, back = jax.vjp(lambda *x: attend(*x, **masks, implementation=implementation), *inputs)
+                return mixed, back(upstream)
+
+            return jax.jit(passes).lower(queries, keys, values).compile()
+
+        self._inputs, self._compile = (queries, keys, values), both
+        self._compiled: dict[str, Any] = {}
+
+    def open(self, implementation: str) -> None:
+        """Compiles an implementation. Raises JclipError if it cannot compute this shape here."""
+        self._compiled[implementation] = self._compile(implementation)
+        self.run(implementation, 2)
+
+    def run(self, implementation: str, times: int) -> None:
+        """Computes both passes `times` times, and returns after the last."""
+        import jax
+
+        for _ in range(times):
+            found = self._compiled[implementation](*self._inputs)
+        jax.block_until_ready(found)
+
+
+def measure_attention(session: Session) -> None:
+    """Adds a row for each shape: milliseconds of both implementations, and the ratio in each round."""
+    for shape in SHAPES:
+        name = f"attention of {shape.tower}"
+        if not session.has_time(name, 10):
+            continue
+        if session.options.tiny:
+            shape = shape._replace(heads=2, channels=8, examples=2)
+        with session.part(name), closing(Apart(Attentions, shape)) as contenders:
+            contenders.call("open", "xla", timeout=session.left())
+            try:
+                contenders.call("open", "cudnn", timeout=session.left())
+            except Failed as failed:
+                session.leave_out(f"cuDNN's {name}", str(failed))
+                opened = ["xla"]
+            else:
+                opened = ["xla", "cudnn"]
+            turns = {
+                each: lambda times, each=each: contenders.timed("run", each, times, timeout=session.left())
+                for each in opened
+            }
+            seconds = take_turns(turns, session.options)
+            row = shape._asdict() | {f"{name}_ms": 1000 * statistics.median(all_) for name, all_ in seconds.items()}
+            if "cudnn" in seconds:
+                row |= _ratio(seconds["xla"], seconds["cudnn"])
+            session.results.attention.append(row)
+
+
+def measure_training(session: Session, pair: Pair) -> None:
+    """Adds a row for a comparison. Halves the pairs of a step until both contenders fit."""
+    options, device = session.options, session.results.device
+    pairs = options.pairs or (4 if options.tiny else fitting(device["bytes"], _GIB_PER_PAIR[pair.size]))
+    while True:
+        run = replace(recipe(pair.size, pairs, tiny=options.tiny), remat=pair.remat)
+        try:
+            session.results.training.append(_train(session, pair, run))
+            return
+        except Failed as failed:
+            if not _OUT_OF_MEMORY.search(str(failed)) or pairs < 16:
+                raise
+            pairs //= 2
+
+
+def _train(session: Session, pair: Pair, run: Any) -> Row:
+    options, device = session.options, session.results.device
+    with closing(Apart(JclipStep, run)) as ours:
+        ours.call("run", 2, timeout=session.left())  # the first steps allocate, and choose kernels
+        facts = ours.facts("pairs", "flops", "compile_seconds", "planned", "peak_before", timeout=session.left())
+        row: Row = {**pair._asdict(), **facts}
+        turns = {"jclip": lambda times: ours.timed("run", times, timeout=session.left())}
+        if not device["cn_clip"]:
+            seconds = take_turns(turns, options)
+        else:
+            precision = "float32" if device["platform"] == "cpu" else options.precision
+            with closing(Apart(CnClipStep, run, precision=precision, checkpointing=pair.checkpointing)) as theirs:
+                theirs.call("run", 2, timeout=session.left())
+                turns["cn_clip"] = lambda times: theirs.timed("run", times, timeout=session.left())
+                seconds = take_turns(turns, options)
+                row |= {"cn_clip_peak": theirs.call("peak", timeout=session.left()), "cn_clip_precision": precision}
+                row |= _ratio(seconds["cn_clip"], seconds["jclip"])
+        row["jclip_peak"] = ours.call("peak", timeout=session.left())
+    for name, each in seconds.items():
+        median = statistics.median(each)
+        row[f"{name}_pairs_per_second"] = row["pairs"] / median
+        row[f"{name}_mfu"] = row["flops"] / median / (device["peak_tflops"] * 1e12) if device["peak_tflops"] else None
+    return row
+
+
+def fitting(memory: int | None, gib_per_pair: float) -> int:
+    """Returns the largest power of two of pairs that takes at most nine tenths of the memory; 8 if it is unknown.
+
+    >>> fitting(80 * 2**30, 0.4), fitting(None, 0.4)
+    (128, 8)
+    """
+    pairs = 8
+    while memory and 2 * pairs * gib_per_pair * 2**30 <= 0.9 * memory:
+        pairs *= 2
+    return pairs
+
+
+Turn = Callable[[int], float]
+"""Function that does something a number of times, and returns the seconds."""
+
+
+def take_turns(turns: dict[str, Turn], options: Options) -> dict[str, list[float]]:
+    """Returns the seconds of one time by contender, one number for each round."""
+    rounds, length = (2, 0.0) if options.tiny else (options.rounds, options.turn_seconds)
+    times = {name: max(1, round(length / turn(1))) for name, turn in turns.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in turns}
+    for number in range(rounds):
+        for name in turns if number % 2 == 0 else reversed(turns):
+            seconds[name].append(turns[name](times[name]) / times[name])
+    return seconds
+
+
+def _ratio(slow: Sequence[float], fast: Sequence[float]) -> Row:
+    """Returns the median and the extremes of how many times as fast the second is, in each round."""
+    ratios = [one / other for one, other in zip(slow, fast, strict=True)]
+    return {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+
+
+def write(results: Results, out: Path) -> None:
+    """Writes both files, each at once."""
+    for ending, text in ((".json", json.dumps(asdict(results), indent=1)), (".md", markdown(results))):
+        partial = out.with_name(out.name + ending + ".partial")
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(out.with_name(out.name + ending))
+
+
+def markdown(results: Results) -> str:
+    """Returns the tables."""
+    kind, versions = results.device.get("kind", "no device"), results.device.get("versions", {})
+    lines = [f"{kind}; {', '.join(f'{name} {version}' for name, version in versions.items())}", ""]
+    lines += _table(
+        ("attention of", "tokens", "examples", "XLA, ms", "cuDNN, ms", "speed of cuDNN over XLA"),
+        [
+            (
+                row["tower"], str(row["tokens"]), str(row["examples"]),
+                _figure(row.get("xla_ms"), ".3f"), _figure(row.get("cudnn_ms"), ".3f"), _spread(row),
+            )
+            for row in results.attention
+        ],
+    )  # fmt: skip
+    lines += _table(
+        (
+            "model, remat", "pairs", "jclip, pairs/s", "cn_clip, pairs/s", "speed of jclip over cn_clip", "MFU, jclip",
+            "MFU, cn_clip", "GiB, jclip", "GiB, planned", "GiB, cn_clip",
+        ),
+        [
+            (
+                f"{row['size']}, {row['remat']}" + (" (cn_clip: checkpointing)" if row["checkpointing"] else ""),
+                str(row["pairs"]),
+                *(_figure(row.get(f"{name}_pairs_per_second"), ".1f") for name in ("jclip", "cn_clip")),
+                _spread(row),
+                *(_figure(row.get(f"{name}_mfu"), ".1%") for name in ("jclip", "cn_clip")),
+                *(_figure(row.get(name), ".1f", 2**30) for name in ("jclip_peak", "planned", "cn_clip_peak")),
+            )
+            for row in results.training
+        ],
+    )  # fmt: skip
+    lines += [f"- left out: {', '.join(names)}: {reason}" for reason, names in results.left_out.items()]
+    return "\n".join(lines + [f"- failed: {each}" for each in results.failures]).rstrip()
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    if not rows:
+        return []
+    lines = [head, ("---", *("---:" for _ in head[1:])), *rows]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
+
+
+def _figure(value: float | None, form: str, unit: float = 1) -> str:
+    return "" if value is None else format(value / unit, form)
+
+
+def _spread(row: Row) -> str:
+    return f"{row['ratio']:.2f} ({row['lowest']:.2f}-{row['highest']:.2f})" if "ratio" in row else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))
