@@ -49,7 +49,9 @@ def attend(
         lengths_b = jnp.maximum(lengths_b, 1).astype(jnp.int32)
     if _choose(implementation, queries_bqhc, keys_bkhc, drop) == "cudnn":
         return _cudnn(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal)
-    return _xla(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
+    if _device().platform == "cpu":
+        return _heads_first(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
+    return _xla("bqhc", "bkhc", queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
 
 
 class Attention(nn.Module):
@@ -158,6 +160,34 @@ def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) 
 
 
 def _xla(
+    query_axes: str,
+    key_axes: str,
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    lengths_b: jax.Array | None,
+    causal: bool,
+    drop: Drop | None,
+) -> jax.Array:
+    """Returns attention, with the axes of the queries.
+
+    `query_axes` are einsum's letters of the queries, and `key_axes` those of the keys and values. Their order matters
+    on CPUs only: compilers for accelerators choose the order in memory themselves.
+    """
+    queries = queries * queries.shape[-1] ** -0.5
+    logits_bhqk = jnp.einsum(f"{query_axes},{key_axes}->bhqk", queries, keys, preferred_element_type=jnp.float32)
+    position_q, position_k = map(jnp.arange, logits_bhqk.shape[2:])
+    if causal:
+        logits_bhqk = jnp.where(position_k <= position_q[:, None], logits_bhqk, -jnp.inf)
+    if lengths_b is not None:
+        logits_bhqk = jnp.where(position_k < lengths_b[:, None, None, None], logits_bhqk, -jnp.inf)
+    weights_bhqk = jax.nn.softmax(logits_bhqk, axis=-1).astype(values.dtype)
+    if drop is not None:
+        weights_bhqk = drop(weights_bhqk)
+    return jnp.einsum(f"bhqk,{key_axes}->{query_axes}", weights_bhqk, values)
+
+
+def _heads_first(
     queries_bqhc: jax.Array,
     keys_bkhc: jax.Array,
     values_bkhc: jax.Array,
@@ -165,17 +195,12 @@ def _xla(
     causal: bool,
     drop: Drop | None,
 ) -> jax.Array:
-    queries_bqhc = queries_bqhc * queries_bqhc.shape[-1] ** -0.5
-    logits_bhqk = jnp.einsum("bqhc,bkhc->bhqk", queries_bqhc, keys_bkhc, preferred_element_type=jnp.float32)
-    position_q, position_k = jnp.arange(queries_bqhc.shape[1]), jnp.arange(keys_bkhc.shape[1])
-    if causal:
-        logits_bhqk = jnp.where(position_k <= position_q[:, None], logits_bhqk, -jnp.inf)
-    if lengths_b is not None:
-        logits_bhqk = jnp.where(position_k < lengths_b[:, None, None, None], logits_bhqk, -jnp.inf)
-    weights_bhqk = jax.nn.softmax(logits_bhqk, axis=-1).astype(values_bkhc.dtype)
-    if drop is not None:
-        weights_bhqk = drop(weights_bhqk)
-    return jnp.einsum("bhqk,bkhc->bqhc", weights_bhqk, values_bkhc)
+    """As `_xla`, for CPUs: every head's matrices are first made contiguous.
+
+    Otherwise XLA multiplies with strides, which takes three times as long (benchmarks/RESULTS.md).
+    """
+    first = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
+    return _xla("bhqc", "bhkc", *first, lengths_b, causal, drop).swapaxes(1, 2)
 
 
 def _cudnn(
