@@ -15,6 +15,7 @@ from flax.typing import Initializer
 
 from jclip.errors import JclipError
 from jclip.models.compute import Compute, Implementation
+from jclip.models.derivatives import product, softmax
 from jclip.models.dropout import dropout
 from jclip.models.spread import by_example
 
@@ -155,13 +156,13 @@ def _xla(
     drop: Drop | None,
 ) -> jax.Array:
     queries_bqhc = queries_bqhc * queries_bqhc.shape[-1] ** -0.5
-    logits_bhqk = jnp.einsum("bqhc,bkhc->bhqk", queries_bqhc, keys_bkhc, preferred_element_type=jnp.float32)
+    logits_bhqk = product("bqhc,bkhc->bhqk", queries_bqhc, keys_bkhc)
     position_q, position_k = jnp.arange(queries_bqhc.shape[1]), jnp.arange(keys_bkhc.shape[1])
     if causal:
-        logits_bhqk = jnp.where(position_k <= position_q[:, None], logits_bhqk, -jnp.inf)
+        logits_bhqk += jnp.where(position_k <= position_q[:, None], 0, -jnp.inf)  # a sum stores no mask
     if lengths_b is not None:
-        logits_bhqk = jnp.where(position_k < lengths_b[:, None, None, None], logits_bhqk, -jnp.inf)
-    weights_bhqk = jax.nn.softmax(logits_bhqk, axis=-1).astype(values_bkhc.dtype)
+        logits_bhqk += jnp.where(position_k < lengths_b[:, None, None, None], 0, -jnp.inf)
+    weights_bhqk = softmax(logits_bhqk, values_bkhc.dtype)
     if drop is not None:
         weights_bhqk = drop(weights_bhqk)
     return jnp.einsum("bhqk,bkhc->bqhc", weights_bhqk, values_bkhc)
