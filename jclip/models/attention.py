@@ -16,6 +16,7 @@ from flax.typing import Initializer
 from jclip.errors import JclipError
 from jclip.internals import current_mesh
 from jclip.models.compute import Compute, Implementation
+from jclip.models.derivatives import product, softmax
 from jclip.models.dropout import dropout
 from jclip.models.spread import by_example
 
@@ -142,13 +143,12 @@ def _device() -> Any:
 
 def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) -> str | None:
     """Returns the reason why cuDNN's kernel cannot compute this; None if it can."""
-    known = str(getattr(device, "compute_capability", None))  # AMD's is "gfx942", for example
-    capability = re.fullmatch(r"(\d+)\.(\d+)", known) if device.platform == "gpu" else None
-    if capability is None:
+    capability = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability) if device.platform == "gpu" else None
+    if capability is None:  # AMD's is "gfx942", for example
         return f"cuDNN needs an NVIDIA GPU, and this is {device.device_kind}"
     generation = (int(capability[1]), int(capability[2]))
     if generation < (8, 0):
-        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {known}"
+        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {device.compute_capability}"
     if queries_bqhc.dtype not in (jnp.bfloat16, jnp.float16):
         return f"cuDNN's kernel computes in bfloat16 or float16, and the dtype is {queries_bqhc.dtype}"
     widest, channels = 256 if generation >= (9, 0) else 128, queries_bqhc.shape[-1]
@@ -175,13 +175,13 @@ def _xla(
     on CPUs only: compilers for accelerators choose the order in memory themselves.
     """
     queries = queries * queries.shape[-1] ** -0.5
-    logits_bhqk = jnp.einsum(f"{query_axes},{key_axes}->bhqk", queries, keys, preferred_element_type=jnp.float32)
+    logits_bhqk = product(f"{query_axes},{key_axes}->bhqk", queries, keys)
     position_q, position_k = map(jnp.arange, logits_bhqk.shape[2:])
     if causal:
-        logits_bhqk = jnp.where(position_k <= position_q[:, None], logits_bhqk, -jnp.inf)
+        logits_bhqk += jnp.where(position_k <= position_q[:, None], 0, -jnp.inf)  # a sum stores no mask
     if lengths_b is not None:
-        logits_bhqk = jnp.where(position_k < lengths_b[:, None, None, None], logits_bhqk, -jnp.inf)
-    weights_bhqk = jax.nn.softmax(logits_bhqk, axis=-1).astype(values.dtype)
+        logits_bhqk += jnp.where(position_k < lengths_b[:, None, None, None], 0, -jnp.inf)
+    weights_bhqk = softmax(logits_bhqk, values.dtype)
     if drop is not None:
         weights_bhqk = drop(weights_bhqk)
     return jnp.einsum(f"bhqk,{key_axes}->{query_axes}", weights_bhqk, values)

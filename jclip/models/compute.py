@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax.typing import Dtype
 
 from jclip.errors import JclipError
+from jclip.models.derivatives import STATISTICS
 
 Remat = Literal["none", "dots", "layers"]
 """Results that the backward pass recomputes, from most memory to least.
@@ -48,7 +49,7 @@ def rematerialised(layer: type[nn.Module], remat: Remat, **options: Any) -> type
 
 def _made_by_a_product(primitive: Any, *inputs: Any, **params: Any) -> bool:
     """Returns whether to store the output of an operation: a policy of `jax.checkpoint`."""
-    if primitive.name == "conv_general_dilated":
+    if primitive.name == "conv_general_dilated" or params.get("name") == STATISTICS:
         return True
     # A product with a batch dimension is attention's, whose size grows with the square of the length.
     return bool(jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *inputs, **params))

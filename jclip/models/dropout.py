@@ -8,6 +8,7 @@ Axes: b batch, p places (layers) with their own seeds, 2 words of a seed.
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,21 @@ def dropout(x: jax.Array, rate: float, seeds_b2: jax.Array | None, site: int = 0
     """
     if seeds_b2 is None or rate == 0:
         return x
+    return _dropout(x, rate, seeds_b2, site)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 3))
+def _dropout(x: jax.Array, rate: float, seeds_b2: jax.Array, site: int) -> jax.Array:
     kept = random_bits(seeds_b2, x.shape[1:], site) < np.uint32(round((1 - rate) * (2**32 - 1)))
     return jnp.where(kept, x / (1 - rate), 0)
+
+
+def _dropout_gradient(rate: float, site: int, seeds_b2: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    return _dropout(gradient, rate, seeds_b2, site), None
+
+
+# The backward pass draws the bits again. Stored, they would take a byte for each value.
+_dropout.defvjp(lambda x, rate, seeds_b2, site: (_dropout(x, rate, seeds_b2, site), seeds_b2), _dropout_gradient)
 
 
 def mixed(x: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ from jclip.config import kind_of
 from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.compute import Compute, rematerialised
+from jclip.models.derivatives import batch_norm, relu
 from jclip.models.placements import Placements, with_whole_heads
 from jclip.models.spread import by_example
 from jclip.models.towers import ImageTower, LayerNumbers
@@ -148,7 +149,7 @@ class Stem(nn.Module):
         """Maps (b, h, w, 3) to (b, h/4, w/4, width)."""
         for index, (channels, stride) in enumerate(((self.width // 2, 2), (self.width // 2, 1), (self.width, 1)), 1):
             x_bhwc = by_example(_conv(channels, 3, stride, self.dtype, f"conv_{index}")(x_bhwc))
-            x_bhwc = nn.relu(BatchNorm(dtype=self.dtype, name=f"norm_{index}")(x_bhwc, train))
+            x_bhwc = relu(BatchNorm(dtype=self.dtype, name=f"norm_{index}")(x_bhwc, train))
         return nn.avg_pool(x_bhwc, (2, 2), (2, 2))
 
 
@@ -167,8 +168,8 @@ class Bottleneck(nn.Module):
             return BatchNorm(scale_init, self.dtype, name=name)(x_bhwc, train)
 
         x_bhwc, out_channels = by_example(x_bhwc), _EXPANSION * self.channels
-        branch = nn.relu(norm("norm_1", by_example(_conv(self.channels, 1, 1, self.dtype, "conv_1")(x_bhwc))))
-        branch = nn.relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
+        branch = relu(norm("norm_1", by_example(_conv(self.channels, 1, 1, self.dtype, "conv_1")(x_bhwc))))
+        branch = relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
         branch = _pool(branch, self.stride)
         branch = by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch))
         # As in the reference, the last norm's scale starts at zero, so that a new block is its shortcut.
@@ -176,7 +177,7 @@ class Bottleneck(nn.Module):
         if self.stride > 1 or x_bhwc.shape[-1] != out_channels:
             x_bhwc = _conv(out_channels, 1, 1, self.dtype, "shortcut_conv")(_pool(x_bhwc, self.stride))
             x_bhwc = norm("shortcut_norm", by_example(x_bhwc))
-        return nn.relu(branch + x_bhwc)
+        return relu(branch + x_bhwc)
 
 
 class BatchNorm(nn.Module):
@@ -192,21 +193,21 @@ class BatchNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Returns `x` normalised, scaled and shifted, in `dtype`; updates "batch_stats" in training."""
-        shape, axes = x.shape[-1:], tuple(range(x.ndim - 1))
+        shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape)
         bias = self.param("bias", nn.initializers.zeros, shape)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
-        x = x.astype(jnp.float32)
-        mean, var = running_mean.value, running_var.value
-        if train:
-            mean, var = x.mean(axes), x.var(axes)
-            if not self.is_initializing():
-                count = x.size // x.shape[-1]
-                unbiased = var * (count / max(count - 1, 1))
-                running_mean.value += _MOMENTUM * (mean - running_mean.value)
-                running_var.value += _MOMENTUM * (unbiased - running_var.value)
-        return ((x - mean) * jax.lax.rsqrt(var + EPSILON) * scale + bias).astype(self.dtype)
+        if not train:
+            inverse = jax.lax.rsqrt(running_var.value + EPSILON)
+            return ((x.astype(jnp.float32) - running_mean.value) * inverse * scale + bias).astype(self.dtype)
+        normalised, mean, var = batch_norm(x, scale, bias, EPSILON, self.dtype)
+        if not self.is_initializing():
+            count = x.size // x.shape[-1]
+            unbiased = var * (count / max(count - 1, 1))
+            running_mean.value += _MOMENTUM * (mean - running_mean.value)
+            running_var.value += _MOMENTUM * (unbiased - running_var.value)
+        return normalised
 
 
 class AttentionPool(nn.Module):

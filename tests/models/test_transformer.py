@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jclip.models.derivatives import quick_gelu
 from jclip.models.dropout import dropout, row_seeds
-from jclip.models.transformer import ACTIVATIONS, LayerNorm, quick_gelu, stacked
+from jclip.models.transformer import ACTIVATIONS, LayerNorm, stacked
 
 
 def test_quick_gelu_by_hand():
