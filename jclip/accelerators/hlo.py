@@ -97,7 +97,7 @@ def account(text: str) -> Account:
         return _Reader(module).read(module.entry)
     except JclipError:
         raise
-    except (ValueError, LookupError, ArithmeticError, RecursionError):
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         raise unreadable("a shape or an attribute") from None
 
 

@@ -309,6 +309,8 @@ def read_module(text: str) -> Module:
     for each in found:
         end = text.find("\n}", each.end())
         computations[each[2]] = Computation(each[2], text[each.end() : len(text) if end < 0 else end])
+    if not computations[entries[0]].instructions:
+        raise unreadable(entries[0])
     counts = [int(header.get(key, "1")) for key in ("num_partitions", "replica_count")]
     return Module(computations[entries[0]], computations, prod(counts))
 

@@ -19,6 +19,11 @@ ASSUMPTIONS = (
     "kernels, and input.",
 )
 """Sentences for the user about every estimate."""
+CYCLES = (
+    "The compiler's count of cycles also has arithmetic other than products, and the rates that small products reach; "
+    "communication is added to it."
+)
+"""Sentence for the user about `Estimate.compiler`."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jclip.accelerators.products import target_of
 _FREE = frozenset(
     {
         "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
-        "opt-barrier", "add-dependency", "domain", "async-update", "async-done", "while", "call", "conditional",
+        "opt-barrier", "add-dependency", "domain", "async-update", "async-done",
     }
 )  # fmt: skip
 _FREE_CALLS = frozenset({"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding"})

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jclip.accelerators.roofline import ASSUMPTIONS
+from jclip.accelerators.roofline import ASSUMPTIONS, CYCLES
 from jclip.accelerators.targets import TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
@@ -81,6 +81,8 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
     console.tell(f"Compiled for {target.title} by its own compiler, on this machine. Nothing was run.")
     if any(step.estimate for step in steps):
         console.tell(f"Times are estimates, from published rates. {' '.join(ASSUMPTIONS)}")
+    if any(step.estimate and step.estimate.compiler for step in steps):
+        console.tell(CYCLES)
     for sentence in dict.fromkeys(sentence for step in steps for sentence in step.unknown):
         console.tell(f"Not in the estimate: {sentence}")
 
@@ -131,10 +133,6 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
         )
         for step in steps
     ]
-    if any(step.estimate and step.estimate.compiler for step in steps):
-        rows["  by the compiler's count of cycles"] = [
-            _or_none(step.estimate and step.estimate.compiler, format_duration) for step in steps
-        ]
     if any(step.estimate and step.estimate.compiler for step in steps):
         rows["  by the compiler's count of cycles"] = [
             _or_none(step.estimate and step.estimate.compiler, format_duration) for step in steps

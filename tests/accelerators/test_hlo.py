@@ -1,5 +1,6 @@
 """Accounts of compiled programs: those that XLA makes here, and excerpts in the forms of TPU and CUDA."""
 
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -197,3 +200,13 @@ def test_cuda_library_calls():
 def test_text_that_cannot_be_read(text):
     with pytest.raises(JclipError, match="its version of XLA may print it differently"):
         account(text)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.text(alphabet='%(){}[],="x1 ', max_size=3))
+def test_damaged_text_is_read_or_refused(start, length, new):
+    for file in HERE.glob("*.hlo"):
+        text = file.read_text()
+        start = start % len(text)
+        damaged = text[:start] + new + text[start + length % 100 :]
+        with suppress(JclipError):
+            account(damaged)
