@@ -59,16 +59,30 @@ class Contender(NamedTuple):
 
 def write_models(name: str, folder: Path) -> None:
     """Writes a published model's architecture with random weights, in every contender's format."""
+    from jclip.export.exporting import export
+    from jclip.export.formats import ExportOptions, format_named
+    from jclip.loading import load
+
+    write_weights(name, folder)
+    model = load(folder / "bundle")
+    formats = {
+        "stablehlo": ("stablehlo", ExportOptions()),
+        "onnx": ("onnx", ExportOptions()),
+        "int8": ("onnx", ExportOptions(int8=True)),
+    }
+    for place, (form, options) in formats.items():
+        export(model, folder / place, format_named(form), options, lambda step: None)
+
+
+def write_weights(name: str, folder: Path) -> None:
+    """Writes a published model's architecture with random weights, as a bundle and for the other libraries."""
     import jax
 
     from jclip.bundle import Bundle, save_bundle
     from jclip.conversion.exporting import export as convert
     from jclip.conversion.families import family_named
     from jclip.conversion.vocabulary import packaged_vocabulary
-    from jclip.export.exporting import export
-    from jclip.export.formats import ExportOptions, format_named
     from jclip.images.preprocess import Preprocessing
-    from jclip.loading import load
     from jclip.models.build import init_variables
     from jclip.models.zoo import get_config
     from jclip.tokenizers.text import load_tokenizer
@@ -85,14 +99,6 @@ def write_models(name: str, folder: Path) -> None:
     convert(folder / "bundle", folder / "hf", "hf")
     if chinese:
         convert(folder / "bundle", folder / "clip_cn.pt", "cn-clip")
-    model = load(folder / "bundle")
-    formats = {
-        "stablehlo": ("stablehlo", ExportOptions()),
-        "onnx": ("onnx", ExportOptions()),
-        "int8": ("onnx", ExportOptions(int8=True)),
-    }
-    for place, (form, options) in formats.items():
-        export(model, folder / place, format_named(form), options, lambda step: None)
 
 
 def jclip(folder: Path, threads: int, source: str = "bundle", **options: Any) -> Opened:
@@ -143,7 +149,7 @@ def openvino(folder: Path, threads: int) -> Opened:
 
 def transformers(folder: Path, threads: int) -> Opened:
     """Opens the exported model with transformers; texts are padded to the longest of the batch."""
-    torch = _torch(threads)
+    torch = open_torch(threads)
     from transformers import AutoModel, AutoTokenizer
 
     model, tokenizer = AutoModel.from_pretrained(folder / "hf").eval(), AutoTokenizer.from_pretrained(folder / "hf")
@@ -162,7 +168,7 @@ def transformers(folder: Path, threads: int) -> Opened:
 
 def cn_clip(folder: Path, threads: int) -> Opened:
     """Opens the exported checkpoint with cn_clip, which rounds weights to float16 and pads texts to 52 tokens."""
-    torch = _torch(threads)
+    torch = open_torch(threads)
     from cn_clip import clip
 
     names = {"vision_model_name": "ViT-B-16", "text_model_name": "RoBERTa-wwm-ext-base-chinese"}
@@ -237,7 +243,7 @@ def use_threads(threads: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
 
-def _torch(threads: int) -> Any:
+def open_torch(threads: int) -> Any:
     """Returns torch, with the number of threads set, after what the tests need to import torchvision."""
     from jclip.conversion.parity import peers
 

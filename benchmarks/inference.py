@@ -16,15 +16,12 @@ jimm needs another version of typeguard than tyro, so it is installed into a fol
     python -m benchmarks.inference --jimm FOLDER
 """
 
-import contextlib
-import multiprocessing
 import statistics
 import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
@@ -33,12 +30,12 @@ import numpy as np
 import tyro
 
 from benchmarks.captions import CHINESE, ENGLISH
-from benchmarks.contenders import CONTENDERS, Batch, Contender, use_threads, write_models
+from benchmarks.contenders import CONTENDERS, Batch, Contender, write_models
 from benchmarks.decode import photographs
+from benchmarks.turns import Seconds, apart, computed, processes, ratio, take_turns
 
 AIMS = {"float32": 1.5, "int8": 3.0}
 """Minimum ratio of speeds of the best of ours to the best of theirs, which is in float32."""
-_SHORTEST_TURN, _MOST_CALLS = 0.3, 20
 
 
 @dataclass(frozen=True)
@@ -68,8 +65,6 @@ class Options:
     keep: Path | None = None
 
 
-Seconds = dict[str, list[float]]
-"""Seconds of a batch by contender, one number for each round."""
 Ratios = dict[str, float]
 """Median ratio of each contender's speed to that of the fastest other library."""
 
@@ -81,7 +76,7 @@ def main(options: Options) -> int:
         for name in options.models:
             folder = (options.keep or Path(temporary)) / name
             if not folder.is_dir():
-                _apart(write_models, name, folder)
+                apart(write_models, name, folder)
             results += compare(name, folder, options)
     columns = [each.name for each in CONTENDERS if any(each.name in ratios for _, ratios in results)]
     print(f"\n| batch | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
@@ -100,14 +95,23 @@ def compare(name: str, folder: Path, options: Options) -> list[tuple[str, Ratios
     if not any(each.side == "theirs" for each in chosen):
         raise SystemExit('no other library is left: pip install "jclip[convert]"')
     found = []
-    with _processes(chosen, folder, options) as ends:
+    programs = {each.name: partial(opened, each, folder, options) for each in chosen}
+    with processes(programs, options.threads, options.cpu) as ends:
         for tower in options.towers:
             for size in options.batches:
                 batch = f"{name}, {tower}, {size}"
-                _check(ends, chosen, tower, _batch(name, tower, size))
+                check(ends, chosen, tower, _batch(name, tower, size))
                 print(f"\n{batch}\n")
-                found.append((batch, report(chosen, _take_turns(ends, options.rounds))))
+                found.append((batch, report(chosen, take_turns(ends, options.rounds))))
     return found
+
+
+def opened(contender: Contender, folder: Path, options: Options) -> Callable[[tuple[str, Any]], Batch]:
+    """Opens a contender, and returns the function that prepares a batch of a tower."""
+    if contender.apart and options.jimm is not None:  # its packages take the place of the installed ones
+        sys.path.insert(0, str(options.jimm))
+    towers = contender.open(folder, options.threads)
+    return lambda given: getattr(towers, given[0])(given[1])
 
 
 def report(contenders: Sequence[Contender], seconds: Seconds) -> Ratios:
@@ -117,9 +121,9 @@ def report(contenders: Sequence[Contender], seconds: Seconds) -> Ratios:
     print(f"| contender | arithmetic | ms | speed over {best} | lowest | highest |\n|---|---|{'---:|' * 4}")
     found = {}
     for each in contenders:
-        ratios = [theirs / ours for ours, theirs in zip(seconds[each.name], seconds[best], strict=True)]
-        found[each.name] = statistics.median(ratios)
-        figures = f"{found[each.name]:.2f} | {min(ratios):.2f} | {max(ratios):.2f}"
+        faster = ratio(seconds[each.name], seconds[best])
+        found[each.name] = faster.median
+        figures = f"{faster.median:.2f} | {faster.lowest:.2f} | {faster.highest:.2f}"
         print(f"| {each.name} | {each.precision} | {1000 * medians[each.name]:.1f} | {figures} |", flush=True)
     return found
 
@@ -146,12 +150,11 @@ def _batch(name: str, tower: str, size: int) -> Any:
     return np.stack([to_array(Preprocessing(), picture) for picture in photographs(size, 500)])
 
 
-def _check(ends: dict[str, Connection], contenders: Sequence[Contender], tower: str, batch: Any) -> None:
+def check(ends: Mapping[str, Connection], contenders: Sequence[Contender], tower: str, batch: Any) -> None:
     """Gives every contender a batch, which it computes once; raises SystemExit if features differ."""
     found: dict[str, np.ndarray] = {}
     for each in contenders:  # one after another, so that compilers do not compete
-        ends[each.name].send((tower, batch))
-        features = np.asarray(ends[each.name].recv(), np.float32)
+        features = np.asarray(computed(ends[each.name], (tower, batch)), np.float32)
         found[each.name] = features / np.linalg.norm(features, axis=1, keepdims=True)
     for each in contenders:
         if each.precision == "float32":
@@ -161,76 +164,6 @@ def _check(ends: dict[str, Connection], contenders: Sequence[Contender], tower: 
         print(f"{each.name}: difference {difference:.1e}", file=sys.stderr)
         if not difference <= each.difference:
             raise SystemExit(f"{each.name} differs from jclip by {difference:.1e}, more than {each.difference:.0e}")
-
-
-def _take_turns(ends: dict[str, Connection], rounds: int) -> Seconds:
-    seconds = defaultdict(list)
-    for number in range(rounds):
-        for name in ends if number % 2 == 0 else reversed(ends):
-            ends[name].send("go")
-            seconds[name].append(ends[name].recv())
-    return dict(seconds)
-
-
-@contextlib.contextmanager
-def _processes(contenders: Sequence[Contender], folder: Path, options: Options) -> Iterator[dict[str, Connection]]:
-    """Yields a connection to the process of each contender."""
-    spawn, ends = multiprocessing.get_context("spawn"), {}
-    try:
-        for each in contenders:
-            ends[each.name], theirs = spawn.Pipe()
-            packages = options.jimm if each.apart else None
-            spawn.Process(target=_serve, args=(theirs, each, folder, options, packages)).start()
-            theirs.close()  # so that recv raises if the contender dies
-            ends[each.name].recv()
-        yield ends
-    finally:
-        for end in ends.values():
-            end.close()
-        for process in multiprocessing.active_children():
-            process.join()
-
-
-def _serve(asked: Connection, contender: Contender, folder: Path, options: Options, packages: Path | None) -> None:
-    """Runs a contender: a batch is answered by its features, and "go" by the seconds of a call.
-
-    `packages` is a folder of packages that it needs instead of the installed ones.
-    """
-    if packages is not None:
-        sys.path.insert(0, str(packages))
-    use_threads(options.threads)
-    clock = time.process_time if options.cpu else time.perf_counter
-    opened = contender.open(folder, options.threads)
-    asked.send("open")
-    with contextlib.suppress(EOFError):
-        while True:
-            message = asked.recv()
-            if message != "go":
-                tower, batch = message
-                compute = getattr(opened, tower)(batch)
-                asked.send(compute())
-                continue
-            seconds = _seconds(compute, clock, 1)  # wakes threads and caches; a long call need not be repeated
-            if seconds < _SHORTEST_TURN:
-                seconds = _seconds(compute, clock, min(_MOST_CALLS, 1 + int(_SHORTEST_TURN / seconds)))
-            asked.send(seconds)
-
-
-def _seconds(compute: Batch, clock: Callable[[], float], calls: int) -> float:
-    """Returns the mean seconds of a call."""
-    begin = clock()
-    for _ in range(calls):
-        compute()
-    return (clock() - begin) / calls
-
-
-def _apart(function: Any, *arguments: Any) -> None:
-    """Calls a function in another process, so that this one stays small."""
-    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit("the models were not written")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from jclip.images.preprocess import Orientation, Picture
 from jclip.io.tensors import Lazy
 from jclip.models.build import build_model, variables_of
 from jclip.models.compute import Compute
+from jclip.models.dual_encoder import DualEncoderConfig
+from jclip.models.separate import separated
 from jclip.names import ModelDtype, TowerName
 from jclip.plain import shown
 
@@ -159,7 +161,7 @@ class Model:
         image or cannot be read; the image tower is missing or not loaded; or features are not finite.
         """
         self._check_loaded("image")
-        return self._finite(self._encoder.images(self.variables, pictures, orientation), "image")
+        return self._finite(self._encoder.images(self._arguments, pictures, orientation), "image")
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         """Encodes strings as (n, d) float32, L2-normalised.
@@ -169,7 +171,7 @@ class Model:
         or features are not finite.
         """
         self._check_loaded("text")
-        return self._finite(self._encoder.texts(self.variables, sentences), "text")
+        return self._finite(self._encoder.texts(self._arguments, sentences), "text")
 
     def similarity(
         self,
@@ -181,6 +183,22 @@ class Model:
         """Computes the logits, (images, texts): cosine similarities times `similarity_scale`."""
         images_nd = self.encode_image(pictures, orientation=orientation)
         return self.similarity_scale * images_nd @ self.encode_text(sentences).T
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """Variables for the encoder: with separate layers on a CPU, unless a text encoder pools all tokens."""
+        leaves = jax.tree.leaves(self.variables)  # none in an ONNX export
+        on_cpu = leaves and all(device.platform == "cpu" for device in leaves[0].devices())
+        scans = not jax.sharding.get_mesh().empty or not isinstance(self.bundle.config, DualEncoderConfig)
+        return self._separated if on_cpu and not scans else self.variables
+
+    @cached_property
+    def _separated(self) -> dict[str, Any]:
+        return {**self.variables, "params": separated(self.params, self.bundle.config.towers)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what pickle stores: not the views of the parameters."""
+        return {name: value for name, value in self.__dict__.items() if name != "_separated"}
 
     def _check_loaded(self, tower: TowerName) -> None:
         if self.tower not in (None, tower):

@@ -50,7 +50,7 @@ def attend(
         lengths_b = jnp.maximum(lengths_b, 1).astype(jnp.int32)
     if _choose(implementation, queries_bqhc, keys_bkhc, drop) == "cudnn":
         return _cudnn(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal)
-    if _device().platform == "cpu":
+    if implementation == "auto" and _device().platform == "cpu":
         return _heads_first(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
     return _xla("bqhc", "bkhc", queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
 
@@ -199,8 +199,8 @@ def _heads_first(
 
     Otherwise XLA multiplies with strides, which takes three times as long (benchmarks/RESULTS.md).
     """
-    first = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
-    return _xla("bhqc", "bhkc", *first, lengths_b, causal, drop).swapaxes(1, 2)
+    queries_bhqc, keys_bhkc, values_bhkc = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
+    return _xla("bhqc", "bhkc", queries_bhqc, keys_bhkc, values_bhkc, lengths_b, causal, drop).swapaxes(1, 2)
 
 
 def _cudnn(

@@ -81,6 +81,11 @@ class BertConfig(StackedTower, TextTower):
             raise JclipError(f"max_positions is {self.max_positions}, and pad_id {self.pad_id} leaves none: give more")
 
     @property
+    def separable(self) -> bool:
+        """See `Tower`."""
+        return True
+
+    @property
     def conversion(self) -> str:
         """Format of a BERT; XLM-R is a BERT whose positions start after the padding id."""
         return "xlm_r" if self.position_offset == "after_padding" else "bert"

@@ -58,6 +58,11 @@ class ClipTextConfig(StackedTower, TextTower):
         check_heads(self.width, self.heads, self.activation)
 
     @property
+    def separable(self) -> bool:
+        """See `Tower`."""
+        return True
+
+    @property
     def longest(self) -> int:
         """See `TextTower`."""
         return self.context_length

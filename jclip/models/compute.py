@@ -19,8 +19,8 @@ which is cheap: norms, activations, attention. "layers" stores the inputs of lay
 third more arithmetic."""
 
 Implementation = Literal["auto", "xla", "cudnn"]
-"""Implementation of attention: "xla" runs anywhere, "cudnn" is NVIDIA's fused kernel, and "auto" is cuDNN if it can
-compute this and XLA if not."""
+"""Implementation of attention: "xla" is one program for all devices, "cudnn" is NVIDIA's fused kernel, and "auto" is
+cuDNN if it can compute this and XLA if not, with the order of axes that suits the device."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class Tower:
         """Number of layers in the stack "layers/", whose parameters have a leading axis of layers; 0 for no stack."""
         return 0
 
+    @property
+    def separable(self) -> bool:
+        """True if the stack's layers may be separate (`jclip.models.separate`) when one token's state is asked for."""
+        return False
+
     def is_stacked(self, path: str) -> bool:
         """Returns whether a parameter, such as "layers/mlp/fc1/kernel", has a leading axis of `depth` layers."""
         return self.depth > 0 and path.startswith("layers/")

@@ -19,6 +19,7 @@ from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.compute import Compute, Remat, rematerialised
 from jclip.models.derivatives import gelu, layer_norm, quick_gelu
+from jclip.models.separate import each_layer
 from jclip.models.spread import by_example
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -126,8 +127,8 @@ SHALLOW = 4
 
 
 def attention_of(wanted_bqd: jax.Array | None, compute: Compute) -> Compute:
-    """Returns the settings of a layer's attention: "xla" for `wanted_bqd`, which cuDNN's kernel cannot compute."""
-    return compute if wanted_bqd is None else replace(compute, attention="xla")
+    """Returns the settings of a layer's attention: not "cudnn" for `wanted_bqd`, which its kernel cannot compute."""
+    return compute if wanted_bqd is None or compute.attention == "xla" else replace(compute, attention="auto")
 
 
 Stacks = tuple[nn.Module | None, nn.Module | None]
@@ -180,7 +181,8 @@ def run_to_token(
     """Returns the states of one token of each example after both of `two_stacks`, (b, d).
 
     The last layer of a shallow stack is computed for that token alone. In a tower of two layers that saves a third of
-    the arithmetic. A deep stack is scanned, because its last layer saves little and its parameters would be copied.
+    the arithmetic. A deep stack is scanned, because its last layer saves little and its parameters would be copied;
+    unless its layers are separate (`jclip.models.separate`).
 
     Args:
       stacks, frozen, x_bld, lengths_b, seeds_lb2: as in `run_stacks`.
@@ -198,24 +200,30 @@ def run_to_token(
 
     # Initialisation and captured intermediates need whole layers.
     whole = last.is_initializing() or last.is_mutable_collection("intermediates")
-    params = {} if whole else last.variables["params"]
-    count = 0 if whole else len(jax.tree.leaves(params)[0])
-    if not 0 < count <= SHALLOW:
+    layers = [] if whole else _apart(last.variables["params"])
+    if not layers:
         x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
         return picked(x_bld)[:, 0]
     body = rematerialised(cast(type[nn.Module], layer.func), layer.keywords["compute"].remat)(
         **layer.keywords, parent=None
     )
-    for number in range(count):
+    for number, params in enumerate(layers):
         wanted_b1d = None
-        if number == count - 1:
+        if number == len(layers) - 1:
             wanted_b1d = picked(x_bld)
             if token_b is not None and layer.keywords.get("causal"):
                 lengths_b = token_b + 1
-        own = {"params": jax.tree.map(lambda leaf, n=number: leaf[n], params)}
         seeds_b2 = None if seeds_lb2 is None else seeds_lb2[number]
-        x_bld, _ = body.apply(own, by_example(x_bld), lengths_b, seeds_b2, wanted_b1d)
+        x_bld, _ = body.apply({"params": params}, by_example(x_bld), lengths_b, seeds_b2, wanted_b1d)
     return x_bld[:, 0]
+
+
+def _apart(stack: Any) -> list[Any]:
+    """Returns the parameters of each layer of a stack that is separate or shallow; an empty list for a deep one."""
+    if layers := each_layer(stack):
+        return layers
+    count = len(jax.tree.leaves(stack)[0])
+    return [jax.tree.map(lambda leaf, n=n: leaf[n], stack) for n in range(count)] if count <= SHALLOW else []
 
 
 def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:

@@ -53,6 +53,11 @@ class VitConfig(StackedTower, ImageTower):
             raise JclipError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}: fit it")
 
     @property
+    def separable(self) -> bool:
+        """See `Tower`."""
+        return True
+
+    @property
     def patches(self) -> int:
         """Number of patches of an image."""
         return (self.image_size // self.patch_size) ** 2

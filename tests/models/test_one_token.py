@@ -68,4 +68,4 @@ def test_cudnn_computes_the_layers_that_it_can(monkeypatch):
     params = jax.eval_shape(config.build(7, Compute()).init, jax.random.key(0), images)
     monkeypatch.setattr(attention, "_choose", note)
     jax.eval_shape(config.build(7, Compute(attention="cudnn")).apply, params, images)
-    assert set(asked) == {("cudnn", 5), ("xla", 1)}
+    assert set(asked) == {("cudnn", 5), ("auto", 1)}

@@ -1,0 +1,36 @@
+"""Stacks of layers as separate layers, for inference on CPUs.
+
+A scan over a stack copies each layer's parameters before it multiplies with them, which for one text takes a third of
+the time. Separate layers are views of the stack: nothing is copied, and no memory is needed. In exchange the layers are
+compiled one by one, so training and accelerators keep the scan.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jclip.models.towers import Tower
+
+
+def separated(params: Mapping[str, Any], towers: Mapping[str, Tower]) -> dict[str, Any]:
+    """Returns a model's parameters with each separable tower's stack as {"0": first layer, "1": …}.
+
+    `params` are arrays on a CPU, whose memory the result shares.
+    """
+    found = dict(params)
+    for name, tower in towers.items():
+        if name in params and tower.separable:
+            layers = {str(number): _layer(params[name]["layers"], number) for number in range(tower.depth)}
+            found[name] = {**params[name], "layers": layers}
+    return found
+
+
+def each_layer(stack: Mapping[str, Any]) -> list[Any]:
+    """Returns the parameters of each layer of a stack that `separated` made; an empty list for any other stack."""
+    return [stack[str(number)] for number in range(len(stack))] if "0" in stack else []
+
+
+def _layer(stack: Any, number: int) -> Any:
+    return jax.tree.map(lambda leaf: jax.device_put(np.asarray(leaf)[number], leaf.sharding), stack)
