@@ -210,7 +210,7 @@ def run_to_token(
     count = 0 if whole else len(jax.tree.leaves(params)[0])
     if not 0 < count <= SHALLOW:
         x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
-        return picked(x_bld)[:, 0]
+        return by_example(picked(by_example(x_bld))[:, 0])
     body = rematerialised(cast(type[nn.Module], layer.func), layer.keywords["compute"].remat)(
         **layer.keywords, parent=None
     )
@@ -223,7 +223,7 @@ def run_to_token(
         own = {"params": jax.tree.map(lambda leaf, n=number: leaf[n], params)}
         seeds_b2 = None if seeds_lb2 is None else seeds_lb2[number]
         x_bld, _ = body.apply(own, by_example(x_bld), lengths_b, seeds_b2, wanted_b1d)
-    return x_bld[:, 0]
+    return by_example(x_bld[:, 0])
 
 
 def stacked(layer: "partial[Any]", count: int, remat: Remat) -> nn.Module:
