@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import pytest
@@ -11,106 +12,139 @@ from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.compiler import Compiled
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.cli import main
-from jclip.configs.loading import load_config
 from jclip.errors import JclipError
 from jclip.extras import MissingExtra
+from jclip.parallel.sharding import bytes_per_device
+from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning import on_target
+from jclip.train.planning.plan import argument_bytes
 from jclip.train.planning.planning import plan
-from jclip.train.planning.reduced import reduce
+from tests.train.toy import toy_run
 
 GIB = 2**30
+CONFIG = str(Path(__file__).with_name("toy.py"))
 
 
 class CpuCompiler:
     """Compiler of a place with 8 devices, which are those of the tests."""
 
-    def __init__(self, place, memory):
-        self.place, self.memory = place, memory
-        self.devices = jax.devices()[: place.devices]
+    def __init__(self, place):
+        self.place, self.devices = place, jax.devices()[: place.devices]
 
     def compile(self, lowered):
         program = lowered.compile()
         found = program.memory_analysis()
-        needed = found.argument_size_in_bytes + found.temp_size_in_bytes
-        return Compiled(needed, self.memory, program.as_text(), 0.1)
+        arguments = found.argument_size_in_bytes
+        needed = arguments + found.temp_size_in_bytes
+        return Compiled(needed, self.place.target.memory, arguments, program.as_text(), 0.1)
+
+
+class Compilers:
+    """Compilers' processes that are this one.
+
+    Attributes:
+      calls: (function, stage, batch) of every call, and "closed".
+      failing: numbers of the calls that fail.
+    """
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch, self.calls, self.failing, self.seconds = monkeypatch, [], (), None
+
+    def limit(self, memory):
+        self._monkeypatch.setitem(TARGETS, "v5e", replace(TARGETS["v5e"], memory=memory))
+
+    def process(self, place, *, seconds, progress):
+        self.seconds = seconds
+        return Process(self, CpuCompiler(place))
+
+
+class Process:
+    def __init__(self, compilers, compiler):
+        self._compilers, self._compiler = compilers, compiler
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason):
+        self._compilers.calls.append("closed")
+
+    def call(self, function, run, index):
+        calls = self._compilers.calls
+        calls.append((function.__name__, index, run.stages[index].batch_size))
+        if len(calls) in self._compilers.failing:
+            raise CompilerFailed("v5e:2x4: the compiler's process failed: it took longer than 2 s")
+        return function(self._compiler, run, index)
 
 
 @pytest.fixture
 def compilers(monkeypatch):
-    """Replaces the compiler's process by the CPU's compiler in this one; returns its settings and the calls."""
-
-    class Settings:
-        memory, calls, fail, seconds = 15.75 * GIB, [], (), None
-
-    class Process:
-        def __init__(self, place, *, seconds, progress):
-            Settings.seconds, self._compiler = seconds, CpuCompiler(place, int(Settings.memory))
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *reason):
-            Settings.calls.append("closed")
-
-        def call(self, function, run, index):
-            Settings.calls.append((function.__name__, index, run.stages[index].batch_size))
-            if len(Settings.calls) in Settings.fail:
-                raise CompilerFailed("v5e:2x4: the compiler's process failed: it took longer than 2 s")
-            return function(self._compiler, run, index)
-
-    Settings.calls = []
-    monkeypatch.setattr(on_target, "CompilerProcess", Process)
-    monkeypatch.setitem(TARGETS, "v5e", replace(TARGETS["v5e"]))
-    return Settings
+    made = Compilers(monkeypatch)
+    monkeypatch.setattr(on_target, "CompilerProcess", made.process)
+    return made
 
 
 @pytest.fixture
 def run(tmp_path):
-    return reduce(load_config("chinese_clip/vit_b_16"), tmp_path)
+    return toy_run(tmp_path)
 
 
 def test_every_stage_is_compiled_once(run, compilers):
     said = []
     found = plan(run, on="v5e:2x4", largest_batch=False, seconds=60, progress=said.append)
-    assert compilers.calls == [("assemble_stage", 0, 16), ("assemble_stage", 1, 16), "closed"]
+    assert compilers.calls == [("assemble_stage", 0, 8), ("assemble_stage", 1, 8), "closed"]
     assert compilers.seconds == 60 and said[0] == "v5e:2x4: stage 1 of 2 (image-frozen): loading the compiler"
     assert found.place == parse_place("v5e:2x4") and found.fit is None
     assert [stage.devices for stage in found.stages] == [8, 8]
-    here = plan(run, compiled=False)
-    assert here.stages == found.stages
+    assert plan(run, compiled=False).stages == found.stages
     for step, stage in zip(found.on, found.stages, strict=True):
         assert step.state == stage.device_state_bytes < step.needed
         assert step.headroom == step.available - step.needed > 15 * GIB
         assert step.products == pytest.approx(stage.flops_per_step / 8, rel=0.2)
-        assert step.communication["all-reduce"][2] > 0
+        assert step.communication["all-reduce"].wire > 0
         assert step.estimate.seconds > 0 and step.largest_batch is None
 
 
+@pytest.mark.parametrize(("used", "needed"), [(-300, 1300), (0, 1000), (64, 1000)])  # TPUs pad arguments
+def test_arguments_that_a_step_does_not_use_are_counted(used, needed, run):
+    part = assemble(run, 0, devices_of(run))
+    arguments = argument_bytes(part)
+    # Parameters of everything on each device, two slots of those that train, and one row of the batch.
+    assert part.stage.batch_size == 8 and arguments > bytes_per_device(part.state_shapes, part.shardings)
+
+    class Fixed:
+        def compile(self, lowered):
+            return Compiled(1000, 2000, arguments + used, "", 0.1)
+
+    assert on_target._compile(Fixed(), part).needed == needed
+
+
 def test_the_largest_batch_is_looked_for(run, compilers):
-    compilers.memory = 24 << 20
+    compilers.limit(8 << 20)
     found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4")
-    assert found.on[0].largest_batch > 16 and found.on[0].largest_batch % 8 == 0
+    assert found.on[0].largest_batch > 8 and found.on[0].largest_batch % 8 == 0
     asked = [call[2] for call in compilers.calls if call != "closed"]
-    assert asked[:2] == [16, 32] and len(asked) <= 5 and found.on[0].largest_batch in asked
+    assert asked[:2] == [8, 16] and len(asked) <= 5 and found.on[0].largest_batch in asked
 
 
 def test_what_makes_it_fit_is_found_by_that_compiler(run, compilers):
-    compilers.memory = 0
     whole = plan(run, on="v5e:2x4", largest_batch=False)
-    assert [name for name, _, _ in compilers.calls[2:-1]] == ["compile_stage"] * (len(compilers.calls) - 3)
-    compilers.memory = max(step.needed for step in whole.on) - 1  # the first change suffices
-    found = plan(run, on="v5e:2x4", largest_batch=False)
-    assert found.fit.fits and found.fit.overrides[:4] == ("--mesh.data", "1", "--mesh.fsdp", "8")
-    assert found.fit.memory == TARGETS["v5e"].memory
+    compilers.calls.clear()
+    limit = max(step.needed for step in whole.on) - 1
+    compilers.limit(limit)
+    found = plan(run, on="v5e:2x4", largest_batch=False).fit
+    assert found.memory == limit and found.needs == tuple(step.needed for step in whole.on)
+    assert found.fits and found.overrides == ("--mesh.data", "1", "--mesh.fsdp", "8")
+    # The stage that does not fit, and then the other one.
+    assert [(name, index) for name, index, _ in compilers.calls[2:-1]] == [("compile_stage", 1), ("compile_stage", 0)]
 
 
 def test_a_compiler_that_fails(run, compilers):
-    compilers.fail = (2,)
+    compilers.failing = (2,)
     with pytest.raises(CompilerFailed, match="it took longer than 2 s"):
         plan(run, on="v5e:2x4")
     assert compilers.calls[-1] == "closed"
     compilers.calls.clear()
-    compilers.fail = (3,)  # while it looks for the largest batch: the plan is made all the same
+    compilers.failing = (3,)  # while it looks for the largest batch: the plan is made all the same
     assert [step.largest_batch is None for step in plan(run, on="v5e:2x4").on] == [True, False]
 
 
@@ -147,26 +181,26 @@ def test_a_compiler_that_is_not_installed(run, monkeypatch):
 
 def test_for_people(compilers, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
-    command = ["plan", "chinese_clip/vit_b_16", "--reduced", "--on", "v5e:2x4"]
+    command = ["plan", CONFIG, "--reduced", "--on", "v5e:2x4"]
     assert main([*command, "--no-largest-batch"]) == 0
     printed = capsys.readouterr().out
     for words in ("on v5e:2x4: 8 x TPU v5e, each", "headroom", "all-reduce: number, bytes sent", "Times are estimates"):
         assert words in printed
     assert "largest batch" not in printed and "too much" not in printed
-    compilers.memory = 1000
+    compilers.limit(1000)
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "MiB too much" in printed and "None of the settings tried" in printed
+    assert "KiB too much" in printed and "None of the settings tried" in printed
 
 
 def test_as_json(compilers, capsys):
-    command = ["plan", "altclip/vit_l_14", "--reduced", "--on", "v5e:2x4", "--no-largest-batch", "--json"]
+    command = ["plan", CONFIG, "--reduced", "--on", "v5e:2x4", "--no-largest-batch", "--json"]
     assert main(command) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["place"]["target"]["peak"] == 197e12 and record["place"]["devices"] == 8
     for step in record["on"]:
         assert step["headroom"] == step["available"] - step["needed"] and step["seconds"] > 0
-        assert step["communication"]["all-reduce"]
+        assert step["communication"]["all-reduce"]["wire"] > 0
     assert len(record["assumptions"]) > 2 and record["measured"] == []
 
 
@@ -188,7 +222,7 @@ def test_targets_are_listed(capsys):
     ],
 )
 def test_bad_words(words, message, capsys):
-    assert main(["plan", "chinese_clip/vit_b_16", "--reduced", *words]) == 1
+    assert main(["plan", CONFIG, "--reduced", *words]) == 1
     assert message in capsys.readouterr().err
 
 
@@ -196,7 +230,7 @@ def test_measured_on_the_attached_devices(run, compilers, capsys, monkeypatch):
     found = jclip.train.plan(run, on="v5e:2x4", largest_batch=False, measured=True)
     for step in found.measured:
         assert (step.devices, step.kind, step.peak) == (8, "cpu", None) and 0 < step.seconds < 60
-    command = ["plan", "chinese_clip/vit_b_16", "--reduced", "--no-compile", "--measure"]
+    command = ["plan", CONFIG, "--reduced", "--no-compile", "--measure"]
     monkeypatch.setenv("COLUMNS", "200")
     assert main(command) == 0
     printed = capsys.readouterr().out

@@ -9,8 +9,8 @@ _CLOSE = 0.03  # share of the memory; a batch that leaves less is not improved
 def largest_batch(need: Callable[[int], int], batch: int, needed: int, step: int, memory: int) -> int | None:
     """Returns a batch whose memory was measured and fits, close to the largest; None if no batch was found that fits.
 
-    The memory of a step is nearly linear in the batch, so each try is where the line through two known batches meets the
-    limit: through those on both sides of it, or else the nearest two.
+    The memory of a step is nearly linear in the batch, so each try is where the line through two known batches meets
+    the limit: through those on both sides of it, or else the nearest two.
 
     Args:
       need: batch -> bytes of one device. Each call compiles.
