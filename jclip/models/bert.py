@@ -19,7 +19,7 @@ from jclip.models.attention import Attention
 from jclip.models.compute import Compute
 from jclip.models.dropout import dropout, row_seeds
 from jclip.models.placements import Placements
-from jclip.models.spread import by_example
+from jclip.models.spread import by_example, gathered, rows_of
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, transformer_bytes
 from jclip.models.transformer import LayerNorm, Mlp, attention_of, check_heads, run_stacks, run_to_token, two_stacks
 from jclip.names import TokenizerKind
@@ -64,8 +64,7 @@ class BertConfig(StackedTower, TextTower):
     attention_dropout: float | None = None
     position_offset: Literal["none", "after_padding"] = "none"
     takes_head: ClassVar[bool] = True
-    # The head is not split over fsdp, because XLA would then gather whole batches (jax 0.10).
-    head_sharding: ClassVar[Placements] = ((r"head/kernel", "-,tensor"),)
+    head_sharding: ClassVar[Placements] = ((r"head/kernel", "fsdp,tensor"),)
 
     def __post_init__(self) -> None:
         check_ranges(self)
@@ -172,9 +171,9 @@ class Bert(nn.Module):
         mask_bl = ids_bl != self.config.pad_id
         # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed.
         # Embeddings are summed in float32 even if they are stored in bfloat16.
-        position_bld = jnp.take(self.position_embedding, self._positions(mask_bl), axis=0).astype(jnp.float32)
-        x_bld = jnp.take(self.word_embedding, ids_bl, axis=0).astype(jnp.float32)
-        x_bld += position_bld + self.token_type_embedding[0]
+        position_bld = jnp.take(gathered(self.position_embedding), self._positions(mask_bl), axis=0).astype(jnp.float32)
+        x_bld = rows_of(self.word_embedding, ids_bl).astype(jnp.float32)
+        x_bld = by_example(x_bld + position_bld + self.token_type_embedding[0])
         embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
         x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, embedding_seeds_b2)
         lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)
@@ -187,7 +186,9 @@ class Bert(nn.Module):
         else:
             stacks = (self.first_layers, self.layers)
             pooled_bd = run_to_token(stacks, self.layer, self.frozen_layers, *self._embedded(ids_bl, rows_b))
-        return pooled_bd if self.head_width is None else by_example(self.head(self.head_norm(pooled_bd)))
+        if self.head_width is None:
+            return by_example(pooled_bd)
+        return by_example(self.head(by_example(self.head_norm(by_example(pooled_bd)))))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the embeddings of texts, (b, e), not L2-normalised; without a projection, their states."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jclip.config import kind_of
 from jclip.models.bert import check_text_length
 from jclip.models.compute import Compute
+from jclip.models.spread import by_example, gathered, rows_of
 from jclip.models.towers import REDUCED_WIDTH, LayerNumbers, StackedTower, TextTower, transformer_bytes
 from jclip.models.transformer import (
     Activation,
@@ -136,7 +137,8 @@ class ClipText(nn.Module):
         # CLIP's own code takes the largest id too: some published configurations name a wrong end-of-text id.
         end_b = ids_bl.argmax(axis=1)
         stacks, x_bld = (self.first_layers, self.layers), self._embedded(ids_bl)
-        return self.final_norm(run_to_token(stacks, self.layer, self.frozen_layers, x_bld, token_b=end_b))
+        end_bd = run_to_token(stacks, self.layer, self.frozen_layers, x_bld, token_b=end_b)
+        return by_example(self.final_norm(end_bd))
 
     def __call__(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the embeddings of texts, (b, e), not L2-normalised."""
@@ -145,5 +147,6 @@ class ClipText(nn.Module):
     def _embedded(self, ids_bl: jax.Array) -> jax.Array:
         check_text_length(ids_bl, self.config.context_length)
         # Embeddings are summed in float32 even if they are stored in bfloat16.
-        token_bld = jnp.take(self.token_embedding, ids_bl, axis=0).astype(jnp.float32)
-        return (token_bld + self.position_embedding[: ids_bl.shape[1]]).astype(self.compute.dtype)
+        token_bld = rows_of(self.token_embedding, ids_bl).astype(jnp.float32)
+        position_ld = gathered(self.position_embedding)[: ids_bl.shape[1]]
+        return by_example(token_bld + position_ld).astype(self.compute.dtype)

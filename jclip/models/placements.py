@@ -4,7 +4,8 @@ Layers follow Megatron's tensor parallelism (Shoeybi et al. 2019, section 3). Th
 fc1) are split over "tensor" along their outputs, so that a device has whole heads and hidden units. The last matrices
 (output, fc2) are split along their inputs, so that devices only sum partial results: once after the attention and once
 after the MLP. "fsdp" splits the other dimension, which is gathered for each layer. Layers are stacked, (layers, in,
-out). The first axis is never split, because a scan takes one layer after another.
+out). The first axis is never split, because a scan takes one layer after another. Norms and biases are a thousandth of
+the parameters. "fsdp" does not split them, because each would be gathered in each layer.
 """
 
 from jclip.axes import TENSOR
@@ -22,16 +23,16 @@ Placements = tuple[tuple[str, Placement], ...]
 # In "tensor+fsdp" tensor comes first, so that after gathering over fsdp each device has its part for tensor.
 LAYERS: Placements = (
     (r"layers/attention/(query|key|value)/kernel", "-,fsdp,tensor"),
-    (r"layers/attention/(query|key|value)/bias", "-,tensor+fsdp"),
+    (r"layers/attention/(query|key|value)/bias", "-,tensor"),
     (r"layers/attention/output/kernel", "-,tensor,fsdp"),
     (r"layers/mlp/fc1/kernel", "-,fsdp,tensor"),
-    (r"layers/mlp/fc1/bias", "-,tensor+fsdp"),
+    (r"layers/mlp/fc1/bias", "-,tensor"),
     (r"layers/mlp/fc2/kernel", "-,tensor,fsdp"),
-    (r"layers/.*", "fsdp"),  # norms, and the biases that are added to a sum
+    (r"layers/.*", "copy"),  # norms, and the biases that are added to a sum
 )
-EMBEDDINGS: Placements = ((r"[^/]*embedding", "tensor+fsdp"),)
+EMBEDDINGS: Placements = ((r"(word|token|position)_embedding", "tensor+fsdp"),)
 """XLM-R's embedding is split along the width, because no useful number divides its 250002 rows."""
-ENDS: Placements = ((r"projection/kernel", "fsdp,tensor"), (r".*", "fsdp"))
+ENDS: Placements = ((r"projection/kernel", "fsdp,tensor"), (r".*", "copy"))
 
 
 def with_whole_heads(table: Placements, heads: int, tensor: int) -> Placements:

@@ -20,7 +20,7 @@ from jclip.models.attention import Attention
 from jclip.models.compute import Compute, rematerialised
 from jclip.models.derivatives import batch_norm, relu
 from jclip.models.placements import Placements, with_whole_heads
-from jclip.models.spread import by_example
+from jclip.models.spread import by_example, gathered
 from jclip.models.towers import ImageTower, LayerNumbers
 from jclip.models.transformer import check_heads
 from jclip.models.vit import check_image_size, conv_init
@@ -101,10 +101,10 @@ _SHARDING: Placements = (
     (r"stage_.*/conv_3/kernel", "-,-,tensor,fsdp"),
     (r".*/(conv_.|shortcut_conv)/kernel", "-,-,fsdp,tensor"),
     (r"attention_pool/attention/(query|key|value)/kernel", "fsdp,tensor"),
-    (r"attention_pool/attention/(query|key|value)/bias", "tensor+fsdp"),
+    (r"attention_pool/attention/(query|key|value)/bias", "tensor"),
     (r"attention_pool/attention/output/kernel", "tensor,fsdp"),
     (r"attention_pool/position_embedding", "tensor+fsdp"),
-    (r".*", "fsdp"),
+    (r".*", "copy"),  # batch norms, and the bias of a sum
 )
 
 
@@ -222,10 +222,10 @@ class AttentionPool(nn.Module):
         """Maps (b, h, w, c) to (b, features)."""
         batch, height, width, channels = x_bhwc.shape
         init = nn.initializers.normal(channels**-0.5)
-        x_blc = x_bhwc.reshape(batch, height * width, channels)
+        x_blc = by_example(x_bhwc.reshape(batch, height * width, channels))
         x_blc = jnp.concatenate([x_blc.mean(axis=1, keepdims=True), x_blc], axis=1)
         position_lc = self.param("position_embedding", init, (height * width + 1, channels))
-        x_blc = x_blc + position_lc.astype(self.compute.dtype)
+        x_blc = by_example(x_blc + gathered(position_lc).astype(self.compute.dtype))
         compute = replace(self.compute, attention="xla")  # cuDNN's kernel cannot have one query
         pool = Attention(self.heads, init, init, self.features, compute=compute, name="attention")
         return pool(x_blc[:, :1], x_blc)[:, 0]

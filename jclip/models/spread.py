@@ -1,8 +1,9 @@
-"""Sharding of activations by example."""
+"""Sharding of activations by example, and gathering of parameters."""
 
 import math
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, PartitionSpec
 
 from jclip.axes import BATCH_AXES
@@ -20,12 +21,45 @@ def by_example(x: jax.Array) -> jax.Array:
 
     Without a mesh, or if the batch does not divide, returns `x` unchanged.
     """
+    mesh, axes = jax.sharding.get_abstract_mesh(), _batch_axes()
+    if not axes or len(x) % math.prod(mesh.shape[name] for name in axes):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))
+
+
+def gathered(x: jax.Array) -> jax.Array:
+    """Returns a parameter, gathered on every device of the mesh. Its gradient is not. Without a mesh, returns `x`."""
+    return _gathered(x) if _batch_axes() else x
+
+
+@jax.custom_vjp
+def _gathered(x: jax.Array) -> jax.Array:
+    return jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+# The transpose of the constraint would gather the gradient too.
+_gathered.defvjp(lambda x: (_gathered(x), None), lambda _, gradient: (gradient,))
+
+
+def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Returns the rows `ids` (…) of an embedding table (n, d): (…, d); NaN for an id outside it.
+
+    Gathers a table that is smaller than the rows that the whole batch takes, as other parameters are gathered. XLA
+    alone would look all rows of the batch up in each part of the table, and send those.
+    """
+    small = len(table) <= min(ids.size, _LARGEST_GATHERED)
+    return by_example(jnp.take(gathered(table) if small else table, ids, axis=0))
+
+
+_LARGEST_GATHERED = 2**16
+"""Rows of a table that a device may hold whole: Chinese-CLIP's 21128 and CLIP's 49408, but not XLM-R's 250002."""
+
+
+def _batch_axes() -> tuple[str, ...]:
+    """Returns the axes of the current mesh that split a batch and that XLA splits over."""
     mesh = jax.sharding.get_abstract_mesh()
-    axes = tuple(
+    return tuple(
         name
         for name, kind in zip(mesh.axis_names, mesh.axis_types, strict=True)
         if name in BATCH_AXES and kind == AxisType.Auto
     )
-    if not axes or len(x) % math.prod(mesh.shape[name] for name in axes):
-        return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(axes))

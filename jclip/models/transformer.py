@@ -203,7 +203,7 @@ def run_to_token(
     layers = [] if whole else _apart(last.variables["params"])
     if not layers:
         x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
-        return picked(x_bld)[:, 0]
+        return by_example(picked(by_example(x_bld))[:, 0])
     body = rematerialised(cast(type[nn.Module], layer.func), layer.keywords["compute"].remat)(
         **layer.keywords, parent=None
     )
@@ -215,7 +215,7 @@ def run_to_token(
                 lengths_b = token_b + 1
         seeds_b2 = None if seeds_lb2 is None else seeds_lb2[number]
         x_bld, _ = body.apply({"params": params}, by_example(x_bld), lengths_b, seeds_b2, wanted_b1d)
-    return x_bld[:, 0]
+    return by_example(x_bld[:, 0])
 
 
 def _apart(stack: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from jclip.errors import JclipError
 from jclip.models.compute import Compute
 from jclip.models.dropout import random_bits, row_seeds
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
+from jclip.models.spread import by_example, gathered
 from jclip.models.towers import REDUCED_WIDTH, ImageTower, LayerNumbers, StackedTower, transformer_bytes
 from jclip.models.transformer import Activation, LayerNorm, PreNormLayer, check_heads, run_to_token, two_stacks
 from jclip.ranges import Depth, Range, Size, check_ranges
@@ -142,19 +143,20 @@ class Vit(nn.Module):
         dtype = self.compute.dtype
         check_image_size(images_bhwc, self.config.image_size)
         patches_blk = self._pixels(images_bhwc.astype(dtype))
-        position_bld = self.position_embedding[None, 1:]
+        position_ld = gathered(self.position_embedding)
+        position_bld = position_ld[None, 1:]
         if rows_b is not None and self.patch_dropout:
             kept_bl1 = self._kept(rows_b)[..., None]
             patches_blk = jnp.take_along_axis(patches_blk, kept_bl1, axis=1)
             position_bld = jnp.take_along_axis(position_bld, kept_bl1, axis=1)
-        patches_bld = patches_blk @ self.patch().astype(dtype).reshape(-1, self.config.width)
-        patches_bld = patches_bld + position_bld.astype(dtype)
-        class_d = (self.class_embedding + self.position_embedding[0]).astype(dtype)
+        patches_bld = by_example(patches_blk) @ self.patch().astype(dtype).reshape(-1, self.config.width)
+        patches_bld = by_example(patches_bld) + position_bld.astype(dtype)
+        class_d = (self.class_embedding + position_ld[0]).astype(dtype)
 
         class_b1d = jnp.broadcast_to(class_d, (patches_bld.shape[0], 1, self.config.width))
-        x_bld = self.pre_norm(jnp.concatenate([class_b1d, patches_bld], axis=1))
+        x_bld = self.pre_norm(by_example(jnp.concatenate([class_b1d, patches_bld], axis=1)))
         class_bd = run_to_token((self.first_layers, self.layers), self.layer, self.frozen_layers, x_bld)
-        return self.projection(self.post_norm(class_bd))
+        return self.projection(by_example(self.post_norm(class_bd)))
 
     def _pixels(self, images_bhwc: jax.Array) -> jax.Array:
         """Returns the patches as rows of pixels, (b, l, k), so that a matrix product replaces the convolution."""

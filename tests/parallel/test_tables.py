@@ -27,13 +27,13 @@ def spread(family, shape):
     return paths_of(param_shardings(params, mesh, rules_for(model, mesh))), mesh
 
 
-def test_less_than_a_thousandth_is_replicated(family):
-    """Replicated are norms, biases that are added to a sum, and AltCLIP's head."""
+def test_two_thousandths_are_replicated(family):
+    """Replicated are norms, and biases over fsdp."""
     model, params = family
     for shape in MESHES:
         mesh = make_mesh(shape)
         of = replication(params, param_shardings(params, mesh, rules_for(model, mesh)), mesh)
-        assert of.share < 1e-3, of
+        assert of.share < 2e-3, of
 
 
 def test_layers_are_split_as_in_megatron(family):
@@ -44,11 +44,12 @@ def test_layers_are_split_as_in_megatron(family):
     for tower in towers:
         for name in ("attention/query", "attention/key", "attention/value", "mlp/fc1"):
             assert places[f"{tower}/layers/{name}/kernel"].spec == into
-            assert places[f"{tower}/layers/{name}/bias"].spec == P(None, ("tensor", "fsdp"))
+            assert places[f"{tower}/layers/{name}/bias"].spec == P(None, "tensor")
         for name in ("attention/output", "mlp/fc2"):
             assert places[f"{tower}/layers/{name}/kernel"].spec == out
-            assert "tensor" not in places[f"{tower}/layers/{name}/bias"].spec
-    assert not any(at.spec[0] for path, at in places.items() if "/layers/" in path), "a scan's axis of layers is whole"
+            assert places[f"{tower}/layers/{name}/bias"].spec == P()
+    stacks = [at.spec for path, at in places.items() if "/layers/" in path]
+    assert not any(spec and spec[0] for spec in stacks), "a scan's axis of layers is whole"
 
 
 def test_xlm_r_is_split_along_its_width():

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jclip.models.build import init_variables
 from jclip.models.dual_encoder import DualEncoder, DualEncoderConfig
+from jclip.parallel.sharding import on_mesh
 from jclip.stages import Context
 from jclip.train.assembly import assemble, devices_of, open_stage, open_tokenizer
 from tests.toys import ToyImageConfig, ToyTextConfig
@@ -39,6 +40,15 @@ def assemble_once(run, index, devices, inputs=None):
 def shapes_of(run, index=0, *, devices=None):
     """Returns a stage of shapes, without arrays."""
     return assemble(run, index, devices_of(run, jax.devices()[:devices]))
+
+
+def lowered_step(run, index=0, *, devices=None):
+    """Returns a stage's step, lowered from shapes on the first `devices` devices or on all."""
+    part = shapes_of(run, index, devices=devices)
+    state = on_mesh(part.state_shapes, part.shardings)
+    with jax.set_mesh(part.mesh):
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        return part.compiled.lower(state, part.program.constants, part.program.batch, key)
 
 
 def first_inputs(part):
