@@ -47,8 +47,9 @@ def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
     Gathers a table that is smaller than the rows that the whole batch takes, as other parameters are gathered. XLA
     alone would look all rows of the batch up in each part of the table, and send those.
     """
-    small = len(table) <= min(ids.size, _LARGEST_GATHERED)
-    return by_example(jnp.take(gathered(table) if small else table, ids, axis=0))
+    if _batch_axes() and len(table) <= min(ids.size, _LARGEST_GATHERED):
+        table = gathered(table)
+    return by_example(jnp.take(table, ids, axis=0))
 
 
 _LARGEST_GATHERED = 2**16
