@@ -46,8 +46,8 @@ def test_every_target(name):
         assert platform == {"tpu": "tpu", "cuda": "gpu"}[TARGETS[name].platform]
         assert kind == KINDS.get(name, TARGETS[name].title)
         result = process.call(product, 1024, 512)
-        # A part of the argument, all of it gathered, and a part of the result.
-        assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024)
+        # A part of the argument, all of it gathered, and a part of the result; cuBLAS has up to 32 MiB to work in.
+        assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024) + 2**25
         assert result.fits and ("all-gather" in result.text or "collective-permute" in result.text)
 
 
