@@ -1,7 +1,7 @@
 """Searches for changes that make a run fit the memory of its devices without changing its results.
 
 The run is compiled with each change, in the order of their cost: splitting the parameters over all devices, recomputing
-more activations, and micro-batches.
+more activations, and micro-batches. A run whose `remat` is "auto" recomputes more by itself.
 """
 
 import math
@@ -15,12 +15,14 @@ import jax
 from jclip.config import leaves, to_json
 from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
+from jclip.parallel.memory import device_memory
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.replication import Replication
 from jclip.tokenizers.text import Tokenizer, load_tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.plan import StagePlan, assemble_shapes, device_bytes, plan_stages
+from jclip.train.planning.remat import choose
 
 _WORTH = 0.98  # changes that leave more than this share of the memory are not worth their cost
 
@@ -50,12 +52,13 @@ class Fit:
         return max(self.then) <= self.memory
 
 
-def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
-    """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan_stages`.
+def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None, memory: int | None = None) -> int:
+    """Returns the bytes of a stage on one device, from the compiler; `tokenizer` and `memory` are as in `plan_stages`.
 
     Raises JclipError if the run is not valid, or cannot run on these devices.
     """
-    return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
+    part = assemble_shapes(run, index, devices_of(run), tokenizer)
+    return device_bytes(choose(part, memory, device_bytes).part)
 
 
 def fit(run: Run, memory: int, needs: tuple[int, ...], need: Callable[[Run, int], int] = compiled_need) -> Fit:
@@ -122,7 +125,7 @@ def plan(
     Args:
       compiled: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
-      memory: memory of one device in GiB, for `fit`; by default as the device reports. Needs `compiled`.
+      memory: memory of one device in GiB, for `fit` and `remat`; by default as the device reports. Needs `compiled`.
       progress: receives a description of the current step.
     """
     if memory is not None and not compiled:
@@ -138,17 +141,22 @@ def plan(
     tokenizer = load_tokenizer(Path(run.tokenizer)) if counts_epochs else None
     if compiled:
         progress("compiling the stages to measure their memory")
-    stages = tuple(plan_stages(run, devices, tokenizer, compiled=compiled, tflops=tflops))
-    device, limit = jax.local_devices()[0], None if memory is None else int(memory * 2**30)
-    if limit is None and compiled and device.platform != "cpu":
-        limit = (device.memory_stats() or {}).get("bytes_limit")
+    own = _own_memory() if compiled else None
+    limit = int(memory * 2**30) if memory is not None else own if jax.default_backend() != "cpu" else None
+    stages = tuple(plan_stages(run, devices, tokenizer, compiled=compiled, tflops=tflops, memory=limit or own))
     found = None
     if limit is not None:
         progress("looking for settings that fit")
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in stages)
-        found = fit(run, limit, needs, partial(compiled_need, tokenizer=tokenizer))
+        found = fit(run, limit, needs, partial(compiled_need, tokenizer=tokenizer, memory=limit))
     reads = tuple(source_facts(stage.name, source, build=False) for stage in run.stages for source in stage.data)
     return RunPlan(reads, stages, devices.copies, found)
+
+
+def _own_memory() -> int | None:
+    """Returns the bytes of one of this process's devices; None if they are simulated on a CPU for others."""
+    simulated = jax.default_backend() == "cpu" and jax.device_count() > 1
+    return None if simulated else device_memory()
 
 
 def _split(run: Run, over: set[int]) -> Run | None:
@@ -159,7 +167,7 @@ def _split(run: Run, over: set[int]) -> Run | None:
 
 
 def _remat(run: Run, over: set[int]) -> Run | None:
-    if run.remat == "layers":
+    if run.remat in ("auto", "layers"):
         return None
     return replace(run, remat="dots" if run.remat == "none" else "layers")
 
