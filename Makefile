@@ -3,6 +3,7 @@
 #   make demo                 train both recipes on real data, and write a report   (ARGS=--quick: under 3 minutes)
 #   make test                 lint, types and tests                                 (ARGS="-k retrieval": for pytest)
 #   make test-full            the slow tests too, and fuzzing for 4 minutes         (FUZZ_SECONDS=60: for one)
+#   make test-accelerators    tests with the compilers of TPUs and GPUs, which test-full includes (3 GB, once)
 #   make lint                 only lint and types
 #   make ledger               rewrite the tables of docs/ledger.md, and docs/layers.svg
 
@@ -16,7 +17,7 @@ CANDIDATES := python3 python3.12 python3.11 python3.13 python
 NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(CANDIDATES); do $$p -c '$(NEW_ENOUGH)' >/dev/null 2>&1 && { echo $$p; break; }; done)
 
-.PHONY: demo test tests-only test-full fuzz lint ledger clean
+.PHONY: demo test tests-only test-full test-accelerators fuzz lint ledger clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -29,7 +30,11 @@ tests-only: $(VENV)/.browser
 
 test-full: lint $(VENV)/.browser
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
-	@$(MAKE) --no-print-directory fuzz
+	@$(MAKE) --no-print-directory test-accelerators fuzz
+
+# Without -n: a compiler uses all cores.
+test-accelerators: $(VENV)-plan/.installed
+	$(VENV)-plan/bin/python -m pytest -m "" tests/accelerators/compiled
 
 # The readers of foreign bytes, with random ones. Where pip finds no atheris for this Python and system, it is left out.
 fuzz: $(VENV)/.installed-test
@@ -48,7 +53,7 @@ ledger: $(VENV)/.installed
 	$(VENV)/bin/python -m docs.layers
 
 clean:
-	rm -rf .venv .venv-3.12 .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info .fuzz
+	rm -rf .venv .venv-3.12 .venv-plan .venv-3.12-plan .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info .fuzz
 	find jclip configs conversion docs tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamp files, so that a second call installs nothing. The test extra includes everything that the demo needs, and convert;
@@ -62,6 +67,16 @@ $(VENV)/.installed-test: pyproject.toml | $(VENV)/.created
 	@echo "Installing jclip and its test references into $(VENV): a few minutes, once"
 	@$(VENV)/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[convert,test]'
 	@touch $(VENV)/.installed $@
+
+# The compilers are in an environment of their own, on top of the other one, because jax looks for the devices of those
+# that are installed. pip finds what is installed below, and adds the rest.
+$(VENV)-plan/.installed: pyproject.toml | $(VENV)/.installed-test
+	@echo "Installing the compilers of TPUs and GPUs into $(VENV)-plan: a few minutes, once"
+	@$(VENV)/bin/python -m venv $(VENV)-plan
+	@below=$$($(VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	  echo "import site; site.addsitedir('$$below')" > "$$($(VENV)-plan/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/below.pth"
+	@$(VENV)-plan/bin/python -m pip install --disable-pip-version-check --progress-bar off -e '.[plan-tpu,plan-cuda]'
+	@touch $@
 
 $(VENV)/.browser: tests/browser.py | $(VENV)/.installed-test
 	@$(VENV)/bin/python tests/browser.py

@@ -41,6 +41,8 @@ EXTRAS = {
     "safetensors": "export",
     "apache_beam": "beam",
     "wandb": "wandb",
+    "libtpu": "plan-tpu",
+    "jax_cuda12_plugin": "plan-cuda",
 }
 """Extra of pyproject.toml that installs each optional module."""
 

@@ -4,6 +4,7 @@ None of them has a public equivalent. Checked against jax 0.10.2 and orbax-check
 fails when a later version moves one of them:
 
 - jax has the client of its coordination service, by which hosts exchange text without devices, in `jax._src`.
+- jax knows the devices of the current mesh while it traces, but `jax.sharding.get_mesh` refuses to say.
 - orbax does not end its reader coroutines when an array cannot be read. Only the garbage collector knows them.
 - orbax logs tracebacks of its threads to absl's logger, and its late writers raise in destructors.
 
@@ -22,7 +23,9 @@ from contextlib import contextmanager
 from types import CoroutineType
 from typing import Any
 
+import jax
 from jax._src import distributed
+from jax._src.mesh import get_concrete_mesh
 
 _PATIENCE = 10.0  # seconds for orphaned readers to end
 
@@ -47,6 +50,15 @@ def process_count() -> int:
     """Returns the number of connected processes."""
     count: int = distributed.global_state.num_processes
     return 1 if coordination_client() is None else count
+
+
+def current_mesh() -> jax.sharding.Mesh:
+    """Returns the mesh of `jax.set_mesh`, also while jax traces a function; an empty one without it.
+
+    jax keeps traces by the abstract mesh, which has the devices' kind and not the devices: read only what all devices
+    of a kind have in common.
+    """
+    return get_concrete_mesh()
 
 
 @contextmanager

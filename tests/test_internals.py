@@ -6,11 +6,14 @@ import logging
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from jax.sharding import PartitionSpec
 
 from jclip import internals
+from jclip.parallel.mesh import make_mesh
 
 
 def test_jaxs_coordination_service():
@@ -29,6 +32,26 @@ def test_jaxs_coordination_service():
     arguments = inspect.signature(jax.distributed.initialize).parameters
     used = {"initialization_timeout", "heartbeat_timeout_seconds", "shutdown_timeout_seconds"}
     assert used | {"cluster_detection_method", "coordinator_address"} <= arguments.keys()
+
+
+def test_the_current_mesh_in_a_trace():
+    assert internals.current_mesh().empty
+    mesh = make_mesh()
+    seen = []
+
+    def look(x):
+        seen.append(internals.current_mesh())
+        return x
+
+    @jax.jit
+    def traced(x):
+        x, _ = jax.lax.scan(lambda x, _: (jax.checkpoint(look)(x), None), x, length=1)
+        return jax.shard_map(look, in_specs=PartitionSpec("fsdp"), out_specs=PartitionSpec("fsdp"))(x)
+
+    with jax.set_mesh(mesh):
+        jax.eval_shape(traced, jnp.ones(8))
+    assert len(seen) >= 2 and all(each is mesh for each in seen)
+    assert internals.current_mesh().empty
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parent.parent
 
 # The lowest layer first. A part (a module or subpackage of jclip) imports only from lower layers, or from itself.
 LAYERS = (
-    {"plain", "axes", "units", "marks"},
+    {"plain", "axes", "units", "marks", "machine"},
     {"errors", "console"},
     {"extras", "names", "ranges", "rules", "outside"},
     {"config"},
     {"lazy", "io", "internals"},
     {"cache", "models", "losses"},
-    {"tokenizers", "images", "parallel", "optimizer"},
+    {"tokenizers", "images", "parallel", "optimizer", "accelerators"},
     {"data", "orbax_manager", "doctor"},
     {"checkpoint"},
     # A stage names its sources and a bundle contains its tokenizer, so both import data; data imports neither.

@@ -1,1 +1,1 @@
-"""Cache on the disk, which `jclip cache` lists and clears: converted models, compiled programs and digests of files."""
+"""Cache on the disk, which `jclip cache` lists and clears: models, compiled programs, results, digests of files."""

@@ -1,4 +1,4 @@
-"""Contents of jclip's cache: converted models and compiled programs."""
+"""Contents of jclip's cache: converted models, compiled programs and results of the accelerators' compilers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jclip.cache import models, programs
+from jclip.cache import models, programs, results
+from jclip.cache.bounds import files_by_use
 from jclip.cache.digests import clear_digests
 from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
 from jclip.io.files import recover_all, remove_folder
 from jclip.names import suggestion
+
+_SHARED = {programs.FOLDER: "compiled programs", results.FOLDER: "plans for accelerators"}
+"""Folders of files that many commands share, and their descriptions."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +52,19 @@ def contents() -> list[Item]:
         )
         for entry in models.entries()
     ]
-    folder = cache_folder() / programs.FOLDER
-    if folder.is_dir():
-        found.append(
-            Item(
-                name=programs.FOLDER,
-                source="compiled programs",
-                folder=folder,
-                bytes=size_of(folder),
-                last_used=max((time for time, _, _ in programs.programs(folder)), default=folder.stat().st_mtime),
-                remove=partial(remove_folder, folder),
+    for name, source in _SHARED.items():
+        folder = cache_folder() / name
+        if folder.is_dir():
+            found.append(
+                Item(
+                    name=name,
+                    source=source,
+                    folder=folder,
+                    bytes=size_of(folder),
+                    last_used=max((time for time, _, _ in files_by_use(folder)), default=folder.stat().st_mtime),
+                    remove=partial(remove_folder, folder),
+                )
             )
-        )
     return sorted(found, key=lambda item: -item.last_used)
 
 

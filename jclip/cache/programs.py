@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from jclip.cache.bounds import limit
 from jclip.cache.folder import cache_folder
 from jclip.errors import JclipError
 from jclip.io.files import check_folder
@@ -56,7 +57,7 @@ def programs_kept(complain: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     place = folder / _processor()
-    _limit(folder)
+    limit(folder, LARGEST, MOST)
     _begun.append(place)
     _set(_DIR, str(place))
     _set(_LEAST_SECONDS, 0.0 if _has_room(folder) else math.inf)
@@ -65,7 +66,7 @@ def programs_kept(complain: Callable[[str], None]) -> Iterator[None]:
             yield
     finally:
         keep_none()
-        _limit(folder)
+        limit(folder, LARGEST, MOST)
 
 
 def keep_none() -> None:
@@ -115,29 +116,6 @@ def _processor() -> str:
         first = lines[: lines.index("")] if "" in lines else lines
         facts += [line for line in first if line.partition("\t")[0] in _OF_A_KIND]
     return hashlib.blake2b("\n".join(facts).encode(), digest_size=8).hexdigest()
-
-
-def programs(folder: Path) -> list[tuple[float, int, Path]]:
-    """Returns (time of the last use, size, file) of all programs in a folder, in this order."""
-    found = []
-    for file in folder.rglob("*"):
-        with suppress(OSError):  # another process has removed it
-            status = file.stat()
-            if file.is_file():
-                found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
-    return sorted(found)
-
-
-def _limit(folder: Path) -> None:
-    """Removes the programs that were used longest ago until the rest are within the limits."""
-    found = programs(folder)
-    total, count = sum(size for _, size, _ in found), len(found)
-    for _, size, file in found:
-        if total <= LARGEST and count <= MOST:
-            return
-        with suppress(OSError):
-            file.unlink()
-        total, count = total - size, count - 1
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from jclip import __version__
 from jclip.cache.programs import programs_kept
 from jclip.cli.dispatch import dispatch
 from jclip.cli.logs import plain_logs
+from jclip.cli.platforms import skip_absent_accelerators
 from jclip.errors import JclipError
 from jclip.extras import reported_extras
 from jclip.plain import all_written, complain, forget, output_errors, patient_streams, say
@@ -75,6 +76,7 @@ def _run(arguments: Sequence[str]) -> int:
     if arguments[:1] == ["--version"]:
         say(f"jclip {__version__}")
         return 0
+    skip_absent_accelerators()
     with _resent_interrupts(), reported_extras(), _programs_kept(arguments):
         return dispatch("jclip", "jclip.cli.", COMMANDS, arguments, _USAGE)
 

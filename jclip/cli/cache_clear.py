@@ -20,7 +20,8 @@ class ClearOptions:
     What another process uses stays, and the exit code is then 1.
 
     Attributes:
-      names: sources as `jclip cache list` shows them, names of their folders, or compiled; by default everything.
+      names: sources as `jclip cache list` shows them, names of their folders, or compiled, or planned; by default
+        everything.
     """
 
     names: tyro.conf.Positional[

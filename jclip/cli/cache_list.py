@@ -16,7 +16,7 @@ from jclip.units import format_size
 
 @dataclass(frozen=True)
 class ListOptions:
-    """Lists what is in the cache: converted models by their source, and compiled programs.
+    """Lists what is in the cache: converted models by their source, compiled programs, and plans.
 
     Attributes:
       json: print JSON.

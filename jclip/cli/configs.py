@@ -51,12 +51,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def parse(
-    options: type[Options], arguments: Sequence[str], command: str, prepare: Callable[[Options], None] | None = None
+    options: type[Options],
+    arguments: Sequence[str],
+    command: str,
+    prepare: Callable[[Options], int | None] = lambda options: None,
 ) -> tuple[Options, Run]:
     """Reads the options of `jclip COMMAND` and the run of its CONFIG, with the overrides applied.
 
     The dataclass `options` has `config: str` (positional) and `reduced: bool`. `prepare` is called with the options
-    before the configuration is loaded.
+    before the configuration is loaded; it may return the number of devices for which to reduce the run.
 
     Raises:
       JclipError: the configuration does not exist or does not build a run.
@@ -75,8 +78,7 @@ def parse(
         explain(_FIELDS, f"{prog} {config}", default=recipe.build())
         sys.exit(0)
     chosen, rest = read_known(options, arguments, prog)
-    if prepare:
-        prepare(chosen)
+    devices = prepare(chosen)
     recipe = open_recipe(chosen.config)
     known, made = option_names(options), {}
     if choices := _choices(recipe):
@@ -86,7 +88,7 @@ def parse(
     if chosen.reduced:
         # The processes of one run write the same files, so each has its own folder.
         mine = "" if is_first_process() else f"-{process_index()}"
-        run = reduce(run, Path("runs") / "reduced" / run.name / f"inputs{mine}")
+        run = reduce(run, Path("runs") / "reduced" / run.name / f"inputs{mine}", devices)
     changed, unknown = read_known(_FIELDS, rest, prog, default=run)
     if unknown:
         refuse(prog, unknown, known + option_names(run))

@@ -10,15 +10,19 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
+from jclip.accelerators.compiling import SECONDS
+from jclip.accelerators.targets import parse_place
 from jclip.cli.configs import parse
+from jclip.cli.plan_target import as_record, list_targets, show_measured, show_target
 from jclip.configs.figures import published
 from jclip.console import Console, text
 from jclip.errors import JclipError
 from jclip.parallel.replication import Replication
 from jclip.plain import print_json
 from jclip.train.configuration import Run
-from jclip.train.planning.fitting import Fit, plan
+from jclip.train.planning.fitting import Fit
 from jclip.train.planning.plan import StagePlan
+from jclip.train.planning.planning import RunPlan, plan
 from jclip.units import format_duration, format_size
 
 
@@ -33,6 +37,11 @@ class PlanOptions:
       tflops: sustained TFLOP/s of one device, to estimate the time; usually a third to a half of its peak.
       compile: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
+      on: compile for devices that need not be here, by their own compiler: v5e:8x8, h100:8, or h100:4x8 for 4 hosts.
+      targets: list the devices for --on, with their figures; needs no CONFIG.
+      largest_batch: with --on, look for the largest batch that fits; takes two to four more compilations a stage.
+      minutes: with --on, time limit of one compilation.
+      measure: also run a few steps of each stage on the attached devices, on random inputs.
       json: print JSON.
     """
 
@@ -42,22 +51,39 @@ class PlanOptions:
     tflops: float | None = None
     compile: bool = True
     memory: float | None = None
+    on: str | None = None
+    targets: bool = False
+    largest_batch: bool = True
+    minutes: float = SECONDS / 60
+    measure: bool = False
     json: bool = False
 
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
-    options, run = parse(PlanOptions, arguments, "plan", _simulate_devices)
+    if "--targets" in arguments:
+        return list_targets(arguments)
+    options, run = parse(PlanOptions, arguments, "plan", _prepare)
     with Console(stderr=True, quiet=options.json).working("planning") as progress:
-        found = plan(run, compiled=options.compile, tflops=options.tflops, memory=options.memory, progress=progress)
+        found = plan(
+            run,
+            on=options.on,
+            compiled=options.compile,
+            tflops=options.tflops,
+            memory=options.memory,
+            largest_batch=options.largest_batch,
+            seconds=60 * options.minutes,
+            measured=options.measure,
+            progress=progress,
+        )
     figures = None if options.reduced else published().get(run.name)
     if options.json:
-        record = {"run": run.name, **vars(found), "published": figures}
+        record = {"run": run.name, **as_record(found), "published": figures}
         print_json(record, default=dataclasses.asdict, indent=2)
     else:
         for one in found.reads:
             Console().tell(str(one))
-        _show(run, found.stages, found.fit, Console())
+        _show(run, found, Console())
         if found.replication.devices > 1:
             _show_replicated(found.replication, Console())
         if figures:
@@ -65,7 +91,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _show(run: Run, plans: Sequence[StagePlan], fits: Fit | None, console: Console) -> None:
+def _show(run: Run, found: RunPlan, console: Console) -> None:
+    plans, fits = found.stages, found.fit
     table = Table(title=text(f"{run.name}: stages"), title_justify="left")
     rows: dict[str, list[str | Text]] = {
         "objective": [p.objective for p in plans],
@@ -84,7 +111,7 @@ def _show(run: Run, plans: Sequence[StagePlan], fits: Fit | None, console: Conso
     rows["recomputed (remat)"] = [_remat(run, p) for p in plans]
     if all(p.device_step_bytes is not None for p in plans):
         rows["a step's other memory, per device"] = [format_size(p.device_step_bytes or 0) for p in plans]
-    if fits:
+    if fits and not found.place:
         rows[f"fits {format_size(fits.memory)}"] = [
             text("yes", "green") if need <= fits.memory else text(f"{format_size(need - fits.memory)} too much", "red")
             for need in fits.needs
@@ -98,12 +125,17 @@ def _show(run: Run, plans: Sequence[StagePlan], fits: Fit | None, console: Conso
     for name, cells in rows.items():
         table.add_row(name, *cells)
     console.print(table)
+    if found.place:
+        show_target(run.name, found.place, plans, found.on)
+    if found.measured:
+        show_measured(found)
     if fits and max(fits.needs) > fits.memory:
         console.print(remedy(fits), soft_wrap=True)
     for stage in plans:
         if run.remat == "auto" != stage.remat:
             console.tell(f"{stage.name}: remat {stage.remat}: {stage.remat_reason}.")
-    console.tell(_note(plans))
+    if not found.place:
+        console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
         groups = Table(title=text(f"{number} {stage.name}: trained parameters"), title_justify="left")
         groups.add_column("parameters")
@@ -158,6 +190,16 @@ def _note(plans: Sequence[StagePlan]) -> str:
     if plans[0].seconds is None:
         return f"{memory} For times, set --tflops."
     return f"{memory} Times are for the arithmetic alone, at the given rate; input and communication are extra."
+
+
+def _prepare(options: PlanOptions) -> int | None:
+    """Simulates --devices, or returns the number of devices of --on."""
+    if options.on is None:
+        _simulate_devices(options)
+        return None
+    if options.devices is not None:
+        raise JclipError(f"--on {options.on} has its own number of devices: omit --devices")
+    return parse_place(options.on).devices
 
 
 def _simulate_devices(options: PlanOptions) -> None:

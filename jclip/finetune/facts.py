@@ -1,10 +1,8 @@
 """Facts about the data, the model and the machine, on which the choices are based."""
 
-import os
 import re
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from jclip.bundle import Bundle
 from jclip.data.sources.folders import PairFolder
 from jclip.errors import JclipError
 from jclip.images.opening import cores
+from jclip.machine import free_memory
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.tokenizers.text import Tokenizer
 
@@ -216,7 +215,7 @@ def read_machine() -> Machine:
     if known:
         memory, source = int(_DEVICE_SHARE * known), f"{_DEVICE_SHARE:.0%} of what the device reports"
     elif device.platform == "cpu":
-        memory, source = int(_CPU_SHARE * _free_memory() / devices), f"{_CPU_SHARE:.0%} of the memory that is free"
+        memory, source = int(_CPU_SHARE * free_memory() / devices), f"{_CPU_SHARE:.0%} of the memory that is free"
     else:
         memory, source = int(_DEVICE_SHARE * 16 * 2**30), "a guess of 16 GiB: the device does not report it"
     rate = _SUSTAINED * _matmul_rate(device) * (1 if device.platform == "cpu" else devices)
@@ -235,23 +234,3 @@ def _matmul_rate(device: jax.Device) -> float:
         product(matrix).block_until_ready()
         times.append(time.perf_counter() - begun)
     return 2 * side**3 / min(times)
-
-
-def _free_memory() -> int:
-    """Returns the free bytes of the machine, or of its container if those are fewer."""
-    free = [_machine_free()]
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    with suppress(OSError, ValueError):  # no container, or one without a limit ("max")
-        free.append(int(limit.read_text(encoding="utf-8")) - int(used.read_text(encoding="utf-8")))
-    return max(min(free), 2**28)
-
-
-def _machine_free() -> int:
-    with suppress(OSError, ValueError):  # not Linux
-        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
-            name, _, rest = line.partition(":")
-            if name == "MemAvailable":
-                return int(rest.split()[0]) * 1024
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return 4 * 2**30

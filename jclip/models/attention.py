@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax.typing import Initializer
 
 from jclip.errors import JclipError
+from jclip.internals import current_mesh
 from jclip.models.compute import Compute, Implementation
 from jclip.models.derivatives import product, softmax
 from jclip.models.dropout import dropout
@@ -123,20 +124,30 @@ def _choose(
 
 
 def _device() -> Any:
-    """Returns a device of the current mesh, or the default device."""
+    """Returns a device of the current mesh, or the default device.
+
+    The mesh may consist of compile-only devices, which `jax.devices` does not know: a plan's, for example.
+    """
+    mesh = current_mesh()
+    if not mesh.empty:
+        return mesh.devices.flat[0]
+    # `shard_map` without `jax.set_mesh` has only an abstract device, without a compute capability.
+    if abstract := jax.sharding.get_abstract_mesh().abstract_device:
+        return next((device for device in jax.local_devices() if device.device_kind == abstract.device_kind), abstract)
     config: Any = jax.config  # mypy does not know its flags
-    found = jax.sharding.get_abstract_mesh().abstract_device or config.jax_default_device
-    return jax.local_devices(backend=getattr(found, "platform", found))[0]
+    default = config.jax_default_device
+    return jax.local_devices(backend=getattr(default, "platform", default))[0]
 
 
 def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) -> str | None:
     """Returns the reason why cuDNN's kernel cannot compute this; None if it can."""
-    capability = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability) if device.platform == "gpu" else None
-    if capability is None:  # AMD's is "gfx942", for example
+    known = str(getattr(device, "compute_capability", None))  # AMD's is "gfx942", for example
+    capability = re.fullmatch(r"(\d+)\.(\d+)", known) if device.platform == "gpu" else None
+    if capability is None:
         return f"cuDNN needs an NVIDIA GPU, and this is {device.device_kind}"
     generation = (int(capability[1]), int(capability[2]))
     if generation < (8, 0):
-        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {device.compute_capability}"
+        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {known}"
     if queries_bqhc.dtype not in (jnp.bfloat16, jnp.float16):
         return f"cuDNN's kernel computes in bfloat16 or float16, and the dtype is {queries_bqhc.dtype}"
     widest, channels = 256 if generation >= (9, 0) else 128, queries_bqhc.shape[-1]

@@ -34,12 +34,18 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | No
     their product is not the number of devices.
     """
     devices = jax.devices() if devices is None else list(devices)
+    sizes = mesh_sizes(shape, len(devices))
+    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+
+
+def mesh_sizes(shape: MeshShape, devices: int) -> dict[str, int]:
+    """Returns the number of devices along each axis of a mesh of this number of devices; raises as `make_mesh` does."""
     sizes = dataclasses.asdict(shape)
     shown = " x ".join(f"{name}={size}" for name, size in sizes.items())
     if any(size < 1 and size != -1 for size in sizes.values()) or list(sizes.values()).count(-1) > 1:
         raise JclipError(f"a mesh of {shown} is not possible: give sizes of 1 or more, and -1 at most once")
     fixed = math.prod(size for size in sizes.values() if size != -1)
-    sizes = {name: len(devices) // fixed if size == -1 else size for name, size in sizes.items()}
-    if math.prod(sizes.values()) != len(devices):
-        raise JclipError(f"a mesh of {shown} does not fit {len(devices)} devices: the product must be {len(devices)}")
-    return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
+    sizes = {name: devices // fixed if size == -1 else size for name, size in sizes.items()}
+    if math.prod(sizes.values()) != devices:
+        raise JclipError(f"a mesh of {shown} does not fit {devices} devices: the product must be {devices}")
+    return sizes

@@ -75,20 +75,6 @@ def test_a_full_disk_gets_no_programs(tmp_path, monkeypatch):
     assert not programs._has_room(tmp_path / "not" / "yet")
 
 
-@pytest.mark.parametrize(("largest", "most", "left"), [(100, 9, 5), (30, 9, 3), (29, 9, 2), (100, 1, 1), (0, 9, 0)])
-def test_the_programs_used_longest_ago_are_removed(largest, most, left, tmp_path, monkeypatch):
-    monkeypatch.setattr(programs, "LARGEST", largest)
-    monkeypatch.setattr(programs, "MOST", most)
-    names = ["c", "a", "e", "b", "d"]
-    for age, name in enumerate(names):  # the first was used last
-        file = tmp_path / "machine" / name
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(bytes(10))
-        os.utime(file, (1e9 - age, 1e9 - 10 * age))
-    programs._limit(tmp_path)
-    assert sorted(os.listdir(tmp_path / "machine")) == sorted(names[:left])
-
-
 def test_warnings_of_jax_become_one_line(tmp_path):
     for name in ("jit_encode-1-cache", "jit_encode-2-cache", "jit_other-1-cache"):
         (tmp_path / name).touch()

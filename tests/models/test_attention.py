@@ -1,7 +1,7 @@
 """Attention against a float64 oracle, and the choice of its implementation for each device."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
+from jax.sharding import PartitionSpec as P
 
 from jclip.errors import JclipError
 from jclip.models import attention
@@ -39,6 +40,18 @@ H100, A100, T4, AMD, CPU, TPU = (
         ("tpu", "TPU v5 lite", None),
     )
 )
+
+
+@dataclass(frozen=True)
+class AbsentDevice:
+    """Device of a topology: a mesh can consist of it, and jax does not list it."""
+
+    platform: str = "gpu"
+    device_kind: str = "H100"
+    compute_capability: str = "9.0"
+    core_count: int = 132
+    id: int = 0
+    process_index: int = 0
 
 
 def oracle(q, k, v, upstream, lengths=None, causal=False):
@@ -176,6 +189,40 @@ def test_the_device_is_that_of_the_mesh_or_the_default():
     with jax.set_mesh(make_mesh()):
         assert attention._device() == jax.devices()[0]
     with jax.default_device(jax.devices()[3]):
+        assert attention._device().platform == "cpu"
+
+
+def test_the_device_of_a_mesh_that_is_not_here(monkeypatch):
+    """A compile-only device is no device of `jax.devices`; it is found while jax traces scans, remat and shard_map."""
+    absent = AbsentDevice()
+    mesh = jax.sharding.Mesh(np.array([absent]), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    seen = []
+
+    def look(x):
+        seen.append(attention._device())
+        return x
+
+    @jax.jit
+    def traced(x):
+        x, _ = jax.lax.scan(lambda x, _: (jax.checkpoint(look)(x), None), x, length=1)
+        return jax.shard_map(look, mesh=mesh.abstract_mesh, in_specs=P("data"), out_specs=P("data"))(x)
+
+    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)
+    with jax.set_mesh(mesh):
+        jax.eval_shape(traced, jax.ShapeDtypeStruct((4,), jnp.float32))
+        assert len(seen) > 1 and all(device is absent for device in seen)
+        inputs = jax.ShapeDtypeStruct((2, 8, 2, 8), jnp.bfloat16)
+        assert "_dot_product_attention_fwd" in str(jax.make_jaxpr(attend)(inputs, inputs, inputs))
+    assert attention._device().platform == "cpu"
+
+
+def test_an_abstract_device_has_no_capability():
+    absent = jax.sharding.AbstractDevice(device_kind="H100", num_cores=132, platform="gpu")
+    mesh = jax.sharding.AbstractMesh((1,), ("data",), abstract_device=absent)
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert attention._device() == absent
+        assert attention._choose("auto", ONES, ONES, None) == "xla"
+    with jax.sharding.use_abstract_mesh(make_mesh().abstract_mesh):
         assert attention._device().platform == "cpu"
 
 

@@ -80,9 +80,8 @@ def plan_stages(
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
     parts = [assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages))]
-    if not compiled:
-        return [_plan_stage(Choice(part, "not compiled"), compiled, tflops) for part in parts]
-    return [_plan_stage(choose(part, memory, device_bytes), compiled, tflops) for part in parts]
+    choices = [choose(part, memory, device_bytes) if compiled else Choice(part) for part in parts]
+    return [plan_stage(choice, compiled, tflops) for choice in choices]
 
 
 def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer | None) -> StageParts:
@@ -92,7 +91,8 @@ def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer
     return assemble(run, index, devices, open_stage(run, index, devices, tokenizer))
 
 
-def _plan_stage(choice: Choice, compiled: bool, tflops: float | None) -> StagePlan:
+def plan_stage(choice: Choice, compiled: bool = False, tflops: float | None = None) -> StagePlan:
+    """Returns the plan of an assembled stage; the options are those of `plan_stages`."""
     part = choice.part
     stage, state, devices = part.stage, part.state_shapes, part.mesh.size
     with jax.set_mesh(part.mesh):
@@ -116,7 +116,7 @@ def _plan_stage(choice: Choice, compiled: bool, tflops: float | None) -> StagePl
         devices=devices,
         state_bytes=_bytes(state),
         device_state_bytes=in_place,
-        remat=part.remat if compiled else part.run.remat,
+        remat=choice.remat,
         remat_reason=choice.reason,
         device_step_bytes=device_bytes(part) - in_place if compiled else None,
         step_seconds=step_seconds,
@@ -132,6 +132,13 @@ def device_bytes(part: StageParts) -> int:
     memory = program.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(used + memory.temp_size_in_bytes)
+
+
+def lower_step(part: StageParts) -> Any:
+    """Returns the lowered step of an assembled stage, which has the method `compile`."""
+    state = on_mesh(part.state_shapes, part.shardings)
+    with jax.set_mesh(part.mesh):
+        return part.compiled.lower(state, part.program.constants, part.program.batch, _key())
 
 
 def _key() -> Any:

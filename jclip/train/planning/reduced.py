@@ -20,8 +20,10 @@ _SIZE = 32
 _SYNTHETIC: dict[type, Source] = {Pair: SyntheticPairs(), Translation: SyntheticParallel()}
 
 
-def reduce(run: Run, folder: Path) -> Run:
+def reduce(run: Run, folder: Path, devices: int | None = None) -> Run:
     """Returns the same stages, objectives, rules and schedules on small towers and synthetic data.
+
+    Batches suit `devices` devices, by default those of jax.
 
     Writes small tokenizers and teachers into `folder`. Caches, which all processes share, are next to it. Raises
     JclipError if jclip has no synthetic data for an objective.
@@ -32,7 +34,7 @@ def reduce(run: Run, folder: Path) -> Run:
         model=model,
         tokenizer=str(folder / "tokenizer"),
         preprocessing=replace(run.preprocessing, size=_SIZE),
-        stages=tuple(_short(stage, folder, model.text.longest) for stage in run.stages),
+        stages=tuple(_short(stage, folder, model.text.longest, devices or jax.device_count()) for stage in run.stages),
         starts_from=((r".*", ""),),
         mesh=MeshShape(),
         evaluations=(),
@@ -48,7 +50,7 @@ def small(model: DualEncoderConfig, folder: Path) -> tuple[DualEncoderConfig, To
     return model.reduced(_SIZE, tokenizer.vocab_size, SMALL_CONTEXT), tokenizer
 
 
-def _short(stage: Stage, folder: Path, longest: int) -> Stage:
+def _short(stage: Stage, folder: Path, longest: int, devices: int) -> Stage:
     if stage.objective.reads not in _SYNTHETIC:
         raise JclipError(
             f"stage {stage.name!r}: jclip has no synthetic data for {stage.objective.title}: train without --reduced"
@@ -57,7 +59,7 @@ def _short(stage: Stage, folder: Path, longest: int) -> Stage:
         stage,
         objective=stage.objective.reduced(folder),
         data=(_SYNTHETIC[stage.objective.reads],),
-        batch_size=2 * jax.device_count() if jax.device_count() > 1 else 8,
+        batch_size=2 * devices if devices > 1 else 8,
         budget=Budget(steps=2),
         context_length=min(SMALL_CONTEXT, longest),
         language_temperature=None,  # synthetic data have no languages

@@ -20,11 +20,16 @@ class Choice:
 
     Attributes:
       part: the stage, assembled accordingly.
-      reason: the reason in a few words, such as "none would need 82 GiB of 76 GiB".
+      reason: the reason in a few words, such as "none would need 82 GiB of 76 GiB"; "" if nothing was chosen.
     """
 
     part: StageParts
-    reason: str
+    reason: str = ""
+
+    @property
+    def remat(self) -> str:
+        """Activations that are recomputed; "auto" if the run leaves the choice, and it was not made."""
+        return self.part.remat if self.reason else self.part.run.remat
 
 
 def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> Choice:
@@ -40,7 +45,7 @@ def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts],
       measure: returns the bytes of a stage's step on one device, such as `device_bytes`.
     """
     if part.run.remat != "auto":
-        return Choice(part, "as configured")
+        return Choice(part)
     if memory is None:
         return Choice(part.with_remat("dots"), "the devices do not report their memory")
     estimated = _estimate(part)

@@ -1,0 +1,60 @@
+"""Process that loads an accelerator's compiler, answers the requests of its parent, and ends with it.
+
+Messages are pickled, both ways, over the standard streams. A request is the pickle of (place, function, arguments); the
+function is called with a `Compiler` before its arguments. An answer is a pair of its kind and its content.
+"""
+
+import os
+import pickle
+import queue
+import signal
+import threading
+import traceback
+from typing import BinaryIO, NoReturn
+
+from jclip.accelerators.answers import BUG, ERROR, FAILED, PROGRESS, RESULT, CompilerFailed
+from jclip.accelerators.compiler import Compiler
+from jclip.errors import JclipError
+
+
+def serve() -> NoReturn:
+    """Answers requests until the parent ends, or closes its input."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)  # compilers print; the parent shows it only if this process fails
+    waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
+    compiler = None
+
+    def say(words: str) -> None:
+        _send(answers, pickle.dumps((PROGRESS, words)))
+
+    while True:
+        request = waiting.get()
+        try:
+            place, function, arguments = pickle.loads(request)
+            if compiler is None:
+                compiler = Compiler(place, say)
+            answer = pickle.dumps((RESULT, function(compiler, *arguments)), protocol=5)
+        except CompilerFailed as error:
+            answer = pickle.dumps((FAILED, str(error)))
+        except JclipError as error:
+            answer = pickle.dumps((ERROR, str(error)))
+        except Exception:
+            answer = pickle.dumps((BUG, traceback.format_exc()))
+        _send(answers, answer)
+
+
+def _listen(requests: BinaryIO, waiting: "queue.SimpleQueue[bytes]") -> None:
+    """Reads requests, in a thread of its own, so that the end of the parent is noticed while a program compiles."""
+    try:
+        while True:
+            waiting.put(pickle.load(requests))
+    except (EOFError, OSError, pickle.UnpicklingError):
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # the compiler's own processes too
+
+
+def _send(stream: BinaryIO, message: bytes) -> None:
+    stream.write(message)
+    stream.flush()

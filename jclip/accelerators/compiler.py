@@ -1,0 +1,101 @@
+"""Compiles lowered programs for devices that are not here. Runs in a process of its own, see `compiling`."""
+
+import hashlib
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import jax
+
+from jclip.accelerators.answers import CompilerFailed
+from jclip.accelerators.targets import Place
+from jclip.cache.results import keep_result, read_result
+from jclip.errors import first_line
+
+_FORMAT = 1  # of the results that are kept
+_COMPILERS = ("jaxlib", "libtpu", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "nvidia-cudnn-cu12")
+_FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_TOO_LARGE = re.compile(r"Ran out of memory .*?(?:\(|Used )([\d.]+)([KMGT]?)\)? (?:exceeds|of)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """Program that was compiled for the devices of a place, and its memory on one device.
+
+    Attributes:
+      needed: bytes that the program needs: arguments, results that take none of their memory, and temporaries.
+      available: bytes that it may use.
+      text: the optimised program, as HLO text; "" if the compiler refuses it because it does not fit, as on TPUs.
+      seconds: duration of the compilation.
+    """
+
+    needed: int
+    available: int
+    text: str
+    seconds: float
+
+    @property
+    def fits(self) -> bool:
+        """True if the devices have enough memory."""
+        return self.needed <= self.available
+
+
+class Compiler:
+    """Compiler of a place, in this process.
+
+    Attributes:
+      place: the devices for which it compiles.
+      devices: compile-only devices, for a mesh.
+
+    Args:
+      say: receives a description of the current step.
+    """
+
+    def __init__(self, place: Place, say: Callable[[str], object] = lambda words: None):
+        self.place, self._say = place, say
+        jax.devices("cpu")  # jax then initialises no other backend when the target's plugin is loaded
+        self.devices: Sequence[jax.Device] = place.target.arrangement.compile_only(place.target.name, place.shape)
+
+    def compile(self, lowered: Any) -> Compiled:
+        """Compiles the result of `jax.jit(...).lower`, or returns the result that is kept from an earlier time.
+
+        Raises CompilerFailed if the compiler refuses the program for another reason than its memory.
+        """
+        key = self._key(lowered.as_text())
+        if (found := read_result(key)) is not None:
+            return Compiled(**found)
+        self._say("compiling")
+        result = self._compile(lowered)
+        keep_result(key, asdict(result))
+        return result
+
+    def _compile(self, lowered: Any) -> Compiled:
+        begun, available = time.monotonic(), self.place.target.memory
+        try:
+            program = lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if found := _TOO_LARGE.search(str(error)):
+                needed = int(float(found[1]) * _UNITS[found[2]])
+                return Compiled(needed, available, "", time.monotonic() - begun)
+            raise CompilerFailed(f"{self.place.name}: the compiler refuses the program: {first_line(error)}") from None
+        needed = self.place.target.arrangement.needed(program.memory_analysis())
+        return Compiled(needed, available, program.as_text(), time.monotonic() - begun)
+
+    def _key(self, text: str) -> str:
+        """Returns the digest of a program, its devices, and the compilers' versions and flags."""
+        versions = [f"{name} {_version(name)}" for name in _COMPILERS]
+        flags = [f"{name}={os.environ.get(name, '')}" for name in _FLAGS]
+        facts = [f"{_FORMAT}", jax.__version__, repr(self.place), *versions, *flags, text]
+        return hashlib.blake2b("\0".join(facts).encode(), digest_size=20).hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "none"

@@ -1,0 +1,202 @@
+"""Counts what one device does in one step, from the text of its compiled program (`compiled.as_text()`).
+
+XLA's own `cost_analysis` counts the body of a loop only once. Here it is counted times the loop's length.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from jclip.accelerators.collectives import Collective, as_scatter, kind_of, read_collective
+from jclip.accelerators.hlo_text import Computation, Instruction, Module, read_module
+from jclip.accelerators.products import count_products, target_of
+from jclip.accelerators.traffic import count_traffic
+from jclip.accelerators.trips import trip_count
+from jclip.plain import shown
+
+
+@dataclass(frozen=True)
+class Work:
+    """One instruction that a device executes, fusions and library calls as a whole.
+
+    Attributes:
+      name, opcode: of the instruction.
+      times: number of executions per step.
+      products: FLOPs of its matmuls and convolutions, each time.
+      traffic: bytes that it reads and writes in the device's memory, each time.
+      cycles: the compiler's own estimate of its clock cycles, each time; 0 where there is none (TPU only).
+    """
+
+    name: str
+    opcode: str
+    times: int
+    products: int
+    traffic: int
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Account:
+    """Work of one device in one step.
+
+    Attributes:
+      work: instructions that compute or move data.
+      collectives: communication with other devices.
+      unknown: sentences about what the text does not tell, so that it is not counted or not times a loop's length.
+    """
+
+    work: tuple[Work, ...]
+    collectives: tuple[Collective, ...]
+    unknown: tuple[str, ...]
+
+    @property
+    def products(self) -> int:
+        """FLOPs of matmuls and convolutions."""
+        return sum(each.products * each.times for each in self.work)
+
+    @property
+    def traffic(self) -> int:
+        """Bytes read and written in the device's memory."""
+        return sum(each.traffic * each.times for each in self.work)
+
+    @property
+    def cycles(self) -> int:
+        """Clock cycles by the compiler's own estimate; 0 where it makes none."""
+        return sum(each.cycles * each.times for each in self.work)
+
+    def by_kind(self) -> dict[str, "Communication"]:
+        """Returns the number and bytes of collectives by kind."""
+        found: dict[str, Communication] = {}
+        for each in self.collectives:
+            count, executions, wire = found.get(each.kind, Communication(0, 0, 0))
+            found[each.kind] = Communication(count + 1, executions + each.times, wire + each.wire * each.times)
+        return found
+
+
+class Communication(NamedTuple):
+    """Collectives of one kind: instructions, their executions per step, and bytes that one device sends in a step."""
+
+    instructions: int
+    executions: int
+    wire: int
+
+
+def account(text: str) -> Account:
+    """Returns the account of one device and step, from the text of an optimised program in HLO.
+
+    Products are counted wherever they are nested, and those of library calls too. Traffic is that of instructions that
+    are executed one after another; what happens inside a fusion stays in registers or caches. Of a conditional, the
+    branch with the most products is counted.
+
+    Raises JclipError if the text cannot be read.
+    """
+    module = read_module(text)
+    return _Reader(module).read(module.entry)
+
+
+class _Reader:
+    """Counts each computation once, with the loops and calls in it."""
+
+    def __init__(self, module: Module):
+        self._module = module
+        self._read: dict[str, Account] = {}
+        self._inside: dict[str, _Inside] = {}
+
+    def read(self, computation: Computation) -> Account:
+        """Returns the account of one execution of a computation."""
+        if computation.name not in self._read:
+            started: set[str] = set()
+            parts = [self._of(each, computation, started) for each in computation.instructions.values()]
+            self._read[computation.name] = _total(parts)
+        return self._read[computation.name]
+
+    def _of(self, instruction: Instruction, computation: Computation, started: set[str]) -> Account:
+        if instruction.opcode == "while":
+            return self._loop(instruction, computation)
+        if instruction.opcode in ("call", "async-start"):
+            return _total(map(self.read, self._module.called(instruction)))
+        if instruction.opcode == "conditional":
+            branches = map(self.read, self._module.called(instruction))
+            return max(branches, key=lambda branch: (branch.products, branch.traffic), default=_NOTHING)
+        products, collectives, unknown = self._own(instruction, computation)
+        fresh = tuple(each for chain, each in collectives if not chain or chain not in started)
+        started.update(chain for chain, _ in collectives)
+        traffic = count_traffic(instruction, computation, self._module)
+        work = Work(instruction.name, instruction.opcode, 1, products, traffic, _cycles(instruction))
+        return Account((work,) if products or traffic or work.cycles else (), fresh, unknown)
+
+    def _loop(self, loop: Instruction, computation: Computation) -> Account:
+        body = self.read(self._module.computation(loop.attributes.get("body", "").lstrip("%")))
+        times = trip_count(loop, computation, self._module)
+        if times is None:
+            sentence = f"{shown(loop.name)}: the loop's length is not in the text; it is counted once"
+            return replace(body, unknown=(*body.unknown, sentence))
+        work = (replace(each, times=each.times * times) for each in body.work)
+        collectives = (replace(each, times=each.times * times) for each in body.collectives)
+        return Account(tuple(work), tuple(collectives), body.unknown)
+
+    def _own(self, instruction: Instruction, computation: Computation) -> "_Inside":
+        """Returns the products and collectives of an instruction, with those inside a fusion."""
+        if instruction.opcode == "fusion":
+            insides = [self._fused(each) for each in self._module.called(instruction)]
+            return _Inside(
+                sum(each.products for each in insides),
+                tuple(one for each in insides for one in each.collectives),
+                tuple(one for each in insides for one in each.unknown),
+            )
+        if kind := kind_of(instruction):
+            found, known = read_collective(instruction, computation, kind, self._module.partitions)
+            unread = f"{shown(instruction.name)}: the groups are not in a known form; counted over all devices"
+            return _Inside(0, ((_chain(instruction), found),), () if known else (unread,))
+        products = count_products(instruction, computation)
+        if products is None:
+            sentence = f"{shown(instruction.name)}: the products of {shown(target_of(instruction))} are not counted"
+            return _Inside(0, (), (sentence,))
+        return _Inside(products, (), ())
+
+    def _fused(self, computation: Computation) -> "_Inside":
+        if computation.name not in self._inside:
+            parts = [self._own(each, computation) for each in computation.instructions.values()]
+            collectives = tuple(one for each in parts for one in each.collectives)
+            if computation.name.startswith(_FUSED_SCATTER):
+                collectives = tuple((chain, as_scatter(each)) for chain, each in collectives)
+            unknown = tuple(one for each in parts for one in each.unknown)
+            self._inside[computation.name] = _Inside(sum(each.products for each in parts), collectives, unknown)
+        return self._inside[computation.name]
+
+
+class _Inside(NamedTuple):
+    """FLOPs, collectives with the chains that they belong to, and what is unknown."""
+
+    products: int
+    collectives: tuple[tuple[str, Collective], ...]
+    unknown: tuple[str, ...]
+
+
+_NOTHING = Account((), (), ())
+_FUSED_SCATTER = "all-reduce-scatter"
+"""TPU's compiler writes a reduce-scatter as a fusion of this name: an all-reduce, of which a slice is kept."""
+_CHAIN = re.compile(r'\bchain_id="(\d+)"')
+
+
+def _chain(instruction: Instruction) -> str:
+    """Returns the key of a collective that TPU's compiler executes in parts, in several fusions; "" if it does not."""
+    found = _CHAIN.search(instruction.attributes.get("frontend_attributes", ""))
+    return f"{instruction.opcode} {instruction.attributes.get('channel_id')} {found[1]}" if found else ""
+
+
+def _cycles(instruction: Instruction) -> int:
+    if instruction.opcode != "fusion":
+        return 0
+    window = instruction.config.get("window_config")
+    return int(window.get("estimated_cycles", 0)) if isinstance(window, dict) else 0
+
+
+def _total(parts: Iterable[Account]) -> Account:
+    parts = list(parts)
+    return Account(
+        tuple(one for each in parts for one in each.work),
+        tuple(one for each in parts for one in each.collectives),
+        tuple(dict.fromkeys(one for each in parts for one in each.unknown)),
+    )

@@ -1,0 +1,81 @@
+"""Estimates the time of a step from its account: products, memory traffic and links at the rates of the data sheets."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jclip.accelerators.collectives import Collective
+from jclip.accelerators.hlo import Account
+from jclip.accelerators.targets import Place, Target
+
+Bound = Literal["products", "memory", "links"]
+
+ASSUMPTIONS = (
+    "Each instruction takes the longer of its products at the peak rate for bfloat16 and its traffic at the memory's "
+    "full bandwidth.",
+    "Collectives are rings over all of a device's links, one after another; between hosts they use the network of all "
+    "devices of the group in a host.",
+    "Communication and computation do not overlap.",
+    "Not included: lower rates of small or float32 products, arithmetic other than products, latencies, launches of "
+    "kernels, and input.",
+)
+"""Sentences for the user about every estimate."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated seconds of one step.
+
+    Attributes:
+      products: seconds of the instructions for which products take longer than their memory traffic.
+      traffic: seconds of the other instructions.
+      links: seconds of the communication with other devices.
+      peak: seconds of all products at the peak rate.
+    """
+
+    products: float
+    traffic: float
+    links: float
+    peak: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the step: the sum of the three parts."""
+        return self.products + self.traffic + self.links
+
+    @property
+    def bound(self) -> Bound:
+        """Part that takes the longest."""
+        parts: dict[Bound, float] = {"products": self.products, "memory": self.traffic, "links": self.links}
+        return max(parts, key=lambda part: parts[part])
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the peak rate that the products reach (MFU, recomputed products included)."""
+        return self.peak / self.seconds if self.seconds else 0.0
+
+
+def estimate(account: Account, place: Place) -> Estimate:
+    """Returns the estimated time of one step on these devices; see ASSUMPTIONS."""
+    target = place.target
+    products = traffic = 0.0
+    for each in account.work:
+        compute, move = each.products / target.peak, each.traffic / target.bandwidth
+        if compute >= move:
+            products += each.times * compute
+        else:
+            traffic += each.times * move
+    linked = place.devices if target.platform == "tpu" else place.devices // place.hosts
+    links = sum(each.times * _seconds(each, target, linked) for each in account.collectives)
+    return Estimate(products, traffic, links, account.products / target.peak)
+
+
+def _seconds(collective: Collective, target: Target, linked: int) -> float:
+    """Returns the seconds of one execution; `linked` devices in sequence have links to each other.
+
+    The bytes that a ring sends from one host to the next are spread over the network of the group's devices there. Those
+    of a permute or an all-to-all are sent by each device itself.
+    """
+    if not collective.spans(linked):
+        return collective.wire / target.link
+    sharing = collective.fewest_together(linked) if collective.is_ring else 1
+    return collective.wire / min(target.link, sharing * target.network)

@@ -1,0 +1,145 @@
+"""A process that is watched: it ends when it takes too long or too much memory, and nothing that it started remains."""
+
+import os
+import pickle
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from jclip.machine import free_memory
+from jclip.plain import shown
+from jclip.units import format_duration, format_size
+
+_SHARE = 0.9  # of the memory that is free when a process starts
+_POLL = 0.25  # seconds
+_KEPT = 1 << 20  # bytes at the end of what it printed
+# A fatal line of Google's log, "F1201 02:57:07.000807 17252 target.cc:1735] Check failed", and any line of it.
+_FATAL = re.compile(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.*)", re.MULTILINE)
+_LOGGED = re.compile(r"[IWEF]\d{4} [\d:.]+ +\d+ ")
+
+
+class Died(Exception):
+    """A watched process ended, or was ended; the message says why, in one line."""
+
+
+class Watched:
+    """Process in a session of its own, to which pickles are sent and which answers in pickles.
+
+    Ctrl-C in a terminal does not reach it; when this process ends, its input is closed.
+
+    Args:
+      command: the command.
+      environment: its environment.
+      memory: limit in bytes of its memory and that of its own processes; None for most of what is free now.
+
+    Raises Died if it cannot start.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], memory: int | None = None):
+        self._memory = memory or int(_SHARE * free_memory())
+        self._printed = tempfile.TemporaryFile()  # noqa: SIM115
+        self._reason = ""
+        try:
+            self._process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._printed,
+                start_new_session=True,
+            )
+        except OSError as error:
+            self._printed.close()
+            raise Died(f"it cannot start: {error.strerror}") from None
+
+    def send(self, message: Any) -> None:
+        """Sends a message. Raises Died if the process has ended."""
+        assert self._process.stdin is not None
+        try:
+            pickle.dump(message, self._process.stdin, protocol=5)
+            self._process.stdin.flush()
+        except OSError:
+            raise self._death() from None
+
+    def receive(self) -> Any:
+        """Waits for a message. Raises Died if the process ends before it is complete."""
+        assert self._process.stdout is not None
+        try:
+            return pickle.load(self._process.stdout)
+        except (EOFError, OSError, pickle.UnpicklingError):
+            raise self._death() from None
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Ends the process, within the block, when it takes longer than this or exceeds its memory."""
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(seconds, over), daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+
+    def end(self) -> None:
+        """Ends the process and everything in its session, at once."""
+        with suppress(ProcessLookupError, PermissionError):  # macOS: the latter for a zombie
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._printed):
+            with suppress(OSError):  # a message that it did not read
+                stream.close()  # type: ignore[union-attr]
+
+    def _watch(self, seconds: float, over: threading.Event) -> None:
+        until = time.monotonic() + seconds
+        while not over.wait(_POLL):
+            if time.monotonic() > until:
+                self._reason = f"it took longer than {format_duration(seconds)}"
+            elif resident(self._process.pid) > self._memory:
+                self._reason = f"it needs more than {format_size(self._memory)} of this machine's memory"
+            if self._reason:
+                with suppress(ProcessLookupError):
+                    os.killpg(self._process.pid, signal.SIGKILL)
+                return
+
+    def _death(self) -> Died:
+        """Ends what is left of the process, and returns the reason of its end."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)  # its output may end before it does
+        code, printed = self._process.poll(), self._last_words()
+        self.end()
+        if self._reason:
+            return Died(self._reason)
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                return Died(f"it was ended by {signal.Signals(-code).name}{printed and ': '}{printed}")
+        return Died(f"it ended with exit code {code}{printed and ': '}{printed}")
+
+    def _last_words(self) -> str:
+        """Returns the fatal line of what the process printed, or the last one that is not a log's; or ""."""
+        size = self._printed.seek(0, os.SEEK_END)
+        self._printed.seek(max(size - _KEPT, 0))
+        text = self._printed.read().decode("utf-8", "replace")
+        if fatal := _FATAL.search(text):
+            return shown(fatal[1])
+        lines = [line for line in text.splitlines() if line.strip() and not _LOGGED.match(line)]
+        return shown(lines[-1].strip()) if lines else ""
+
+
+def resident(process: int) -> int:
+    """Returns the bytes of memory that a process and its descendants hold; 0 where there is no /proc."""
+    total, waiting = 0, [process]
+    while waiting:
+        folder = Path("/proc") / str(waiting.pop())
+        with suppress(OSError, ValueError, IndexError):  # it has ended
+            total += int((folder / "statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+            for children in (folder / "task").glob("*/children"):
+                waiting += map(int, children.read_text(encoding="ascii").split())
+    return total

@@ -1,0 +1,27 @@
+"""Limits of folders of the cache: what was used longest ago is removed first."""
+
+from contextlib import suppress
+from pathlib import Path
+
+
+def files_by_use(folder: Path) -> list[tuple[float, int, Path]]:
+    """Returns (time of the last use, size, file) of all files in a folder, at any depth, in this order."""
+    found = []
+    for file in folder.rglob("*"):
+        with suppress(OSError):  # another process has removed it
+            status = file.stat()
+            if file.is_file():
+                found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+    return sorted(found)
+
+
+def limit(folder: Path, largest: int, most: int) -> None:
+    """Removes the files that were used longest ago until the rest have at most `largest` bytes, and are `most`."""
+    found = files_by_use(folder)
+    total, count = sum(size for _, size, _ in found), len(found)
+    for _, size, file in found:
+        if total <= largest and count <= most:
+            return
+        with suppress(OSError):
+            file.unlink()
+        total, count = total - size, count - 1

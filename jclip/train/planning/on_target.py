@@ -1,0 +1,170 @@
+"""Plans a run on devices that are not here, by their own compiler: memory, communication and estimated time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from jclip.accelerators.answers import CompilerFailed
+from jclip.accelerators.compiler import Compiled, Compiler
+from jclip.accelerators.compiling import SECONDS, CompilerProcess
+from jclip.accelerators.hlo import Account, account
+from jclip.accelerators.roofline import Estimate, estimate
+from jclip.accelerators.targets import Place
+from jclip.parallel.replication import Replication
+from jclip.parallel.sharding import batch_devices
+from jclip.train.assembly import Devices, StageParts, assemble, devices_of
+from jclip.train.configuration import Run
+from jclip.train.planning.batches import largest_batch
+from jclip.train.planning.fitting import Fit, fit
+from jclip.train.planning.plan import StagePlan, lower_step, plan_stage
+from jclip.train.planning.remat import Choice, choose
+
+Progress = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class StageOnTarget:
+    """Step of a stage, compiled for the devices of a place; all bytes and FLOPs are those of one device.
+
+    Attributes:
+      needed: bytes that the step needs, state included.
+      available: bytes that it may use.
+      state: bytes of parameters and optimizer slots.
+      products: FLOPs of the step's matmuls and convolutions; None if the compiler refuses a step that does not fit.
+      communication: number of collectives, of their executions, and bytes sent, by kind; None as above.
+      estimate: estimated time of the step; None as above.
+      unknown: sentences about what the account leaves out.
+      largest_batch: largest global batch that fits; None if it was not asked for, or if none fits.
+      compile_seconds: duration of the compilation.
+    """
+
+    needed: int
+    available: int
+    state: int
+    products: int | None
+    communication: dict[str, tuple[int, int, int]] | None
+    estimate: Estimate | None
+    unknown: tuple[str, ...]
+    largest_batch: int | None
+    compile_seconds: float
+
+    @property
+    def headroom(self) -> int:
+        """Bytes that are left; negative if the step does not fit."""
+        return self.available - self.needed
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """Stage as the compiler's process has planned and compiled it."""
+
+    plan: StagePlan
+    replication: Replication
+    parts: int  # into which the mesh splits a batch
+    compiled: Compiled
+
+
+def plan_on(
+    run: Run,
+    place: Place,
+    *,
+    largest: bool = True,
+    seconds: float = SECONDS,
+    progress: Progress = lambda words: None,
+) -> tuple[tuple[StagePlan, ...], Replication, Fit | None, tuple[StageOnTarget, ...]]:
+    """Returns the plan of each stage, the replicated parameters, changes that make the run fit, and the compiled steps.
+
+    The budgets are in steps or examples.
+
+    Args:
+      largest: look for the largest batch of each stage that fits with the same `remat`. It takes two to four more
+        compilations.
+      seconds: time limit of one compilation.
+      progress: receives a description of the current step.
+
+    Raises:
+      JclipError: the run is not valid, or cannot run on these devices.
+      MissingExtra: the compiler is not installed.
+      CompilerFailed: the compiler crashed, refuses the program, or exceeded a limit.
+    """
+    doing = ""
+
+    def tell(words: str) -> None:
+        progress(f"{place.name}: {doing}: {words}")
+
+    with CompilerProcess(place, seconds=seconds, progress=tell) as process:
+
+        def need(changed: Run, index: int) -> int:
+            found: Compiled = process.call(compile_stage, changed, index)
+            return found.needed
+
+        stages, found = list[Assembled](), list[StageOnTarget]()
+        for index, stage in enumerate(run.stages):
+            doing = f"stage {index + 1} of {len(run.stages)} ({stage.name})"
+            tell("loading the compiler")
+            stages.append(process.call(assemble_stage, run, index))
+        for index, each in enumerate(stages):
+            doing = f"looking for the largest batch of stage {index + 1}"
+            same = replace(run, remat=each.plan.remat)
+            batch = _largest_batch(same, index, each, need) if largest else None
+            found.append(_on_target(each, place, batch))
+        fits = None
+        if not all(each.compiled.fits for each in stages):
+            doing = "looking for changes that fit"
+            needs = tuple(each.compiled.needed for each in stages)
+            fits = fit(run, place.target.memory, needs, need, devices=place.devices)
+    return tuple(each.plan for each in stages), stages[0].replication, fits, tuple(found)
+
+
+def assemble_stage(compiler: Compiler, run: Run, index: int) -> Assembled:
+    """Plans and compiles a stage, in the compiler's process."""
+    devices = devices_of(run, compiler.devices)
+    choice = _chosen(compiler, run, index, devices)
+    compiled = compiler.compile(lower_step(choice.part))
+    return Assembled(plan_stage(choice), devices.copies, batch_devices(choice.part.mesh), compiled)
+
+
+def compile_stage(compiler: Compiler, run: Run, index: int) -> Compiled:
+    """Compiles a stage, in the compiler's process. The result has no text, only memory."""
+    choice = _chosen(compiler, run, index, devices_of(run, compiler.devices))
+    return replace(compiler.compile(lower_step(choice.part)), text="")
+
+
+def _chosen(compiler: Compiler, run: Run, index: int, devices: Devices) -> Choice:
+    """Returns a stage with the least recomputation that fits, as far as the run leaves the choice."""
+
+    def needed(part: StageParts) -> int:
+        return compiler.compile(lower_step(part)).needed  # kept, so that the chosen one is not compiled again
+
+    return choose(assemble(run, index, devices), compiler.place.target.memory, needed)
+
+
+def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> int | None:
+    """Returns the largest batch of a stage that fits; None if none does, or the compiler fails."""
+    configured = run.stages[index]
+    step = stage.parts * configured.micro_batches
+
+    def needed(batch: int) -> int:
+        stages = list(run.stages)
+        stages[index] = replace(configured, batch_size=batch)
+        return need(replace(run, stages=tuple(stages)), index)
+
+    try:
+        return largest_batch(needed, configured.batch_size, stage.compiled.needed, step, stage.compiled.available)
+    except CompilerFailed:
+        return None
+
+
+def _on_target(stage: Assembled, place: Place, batch: int | None) -> StageOnTarget:
+    compiled = stage.compiled
+    counted: Account | None = account(compiled.text) if compiled.text else None
+    return StageOnTarget(
+        needed=compiled.needed,
+        available=compiled.available,
+        state=stage.plan.device_state_bytes,
+        products=counted.products if counted else None,
+        communication={kind: tuple(each) for kind, each in counted.by_kind().items()} if counted else None,
+        estimate=estimate(counted, place) if counted else None,
+        unknown=counted.unknown if counted else (),
+        largest_batch=batch,
+        compile_seconds=compiled.seconds,
+    )

@@ -1,0 +1,107 @@
+"""The accelerators' own compilers: every target, several hosts, what does not fit, what crashes, and what is kept."""
+
+import math
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jclip.accelerators.answers import CompilerFailed
+from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.slices import Slices
+from jclip.accelerators.targets import TARGETS, Place, parse_place
+
+pytestmark = pytest.mark.slow
+GIB = 2**30
+
+
+def lower(compiler, *shape, step=lambda x: x @ x.T, donate=()):
+    """Lowers a step for arrays that the devices split by rows."""
+    mesh = jax.make_mesh((len(compiler.devices),), ("data",), (AxisType.Auto,), devices=compiler.devices)
+    split = NamedSharding(mesh, PartitionSpec("data"))
+    x = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=split)
+    return jax.jit(step, donate_argnums=donate, out_shardings=split).lower(x)
+
+
+def product(compiler, *shape):
+    return compiler.compile(lower(compiler, *shape))
+
+
+def layout(compiler):
+    devices = compiler.devices
+    return len(devices), len({device.process_index for device in devices}), devices[0].platform, devices[0].device_kind
+
+
+@pytest.mark.parametrize("name", list(TARGETS))
+def test_every_target(name):
+    arrangement = TARGETS[name].arrangement
+    with CompilerProcess(Place(TARGETS[name], arrangement.with_devices(2)), seconds=300) as process:
+        count, hosts, platform, kind = process.call(layout)
+        assert (count, hosts) == (process.place.devices, process.place.hosts)
+        assert platform == {"tpu": "tpu", "cuda": "gpu"}[TARGETS[name].platform]
+        assert kind.split()[-1].lower()[:2] in TARGETS[name].title.lower()
+        result = process.call(product, 1024, 512)
+        # A part of the argument, all of it gathered, and a part of the result.
+        assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024)
+        assert result.fits and "all-gather" in result.text
+
+
+@pytest.mark.parametrize(("name", "hosts"), [("v5e:4x4", 4), ("v5p:2x2x2", 2), ("h100:2x8", 2)])
+def test_several_hosts(name, hosts, processes):
+    assert processes(name).call(layout)[1] == hosts == processes(name).place.hosts
+
+
+@pytest.mark.parametrize("name", ["v5e:1x1", "v4:2x2x1", "v5p:2x2x1"])
+def test_what_a_tpu_enforces_is_what_is_reported(name):
+    """Finds the limit from both sides with arrays that are arguments, temporaries and results at the same time."""
+
+    def chain(compiler, gib):
+        rows = int(gib * GIB / 4 / 4096) // 8 * 8 * len(compiler.devices)
+        weights = jnp.ones((4096, 4096))
+        step = lambda x: jnp.tanh(x @ weights) @ weights  # noqa: E731
+        return compiler.compile(lower(compiler, rows, 4096, step=step, donate=0))
+
+    place = parse_place(name)
+    with CompilerProcess(place, seconds=300) as process:
+        fits = process.call(chain, 0.5 * place.target.memory / GIB)
+        over = process.call(chain, 1.1 * place.target.memory / GIB)
+    assert fits.fits and fits.text
+    assert not over.fits and not over.text
+    # The argument, whose memory the result takes, and at least half of it for the temporary.
+    for result, share in ((fits, 0.5), (over, 1.1)):
+        assert result.available == place.target.memory
+        assert share * 0.99 < result.needed / result.available < 2.1 * share
+
+
+def test_what_does_not_fit_a_gpu():
+    with CompilerProcess(parse_place("a100:1"), seconds=300) as process:
+        result = process.call(product, 1 << 17, 1 << 17)
+    assert not result.fits and result.needed == pytest.approx(2 * 4 * 2**34, rel=0.01) and result.text
+
+
+def test_a_compiler_that_aborts():
+    """Gives libtpu a slice that does not exist, on which its compiler ends the process."""
+    deep = Place(TARGETS["v5e"], (8, 8, 8))
+    assert isinstance(deep.target.arrangement, Slices) and math.prod(deep.shape) == 512
+    with CompilerProcess(deep, seconds=300) as process:
+        with pytest.raises(
+            CompilerFailed, match="the compiler's process failed: it was ended by SIGABRT: Check failed"
+        ):
+            process.call(product, 1024, 512)
+        assert process.call(layout)[0] == 512  # another process
+
+
+def test_results_are_kept(processes, monkeypatch, tmp_path):
+    monkeypatch.setenv("JCLIP_CACHE", str(tmp_path))
+    said = []
+    first, again, other = (run(said, *shape) for shape in ((512, 256), (512, 256), (512, 128)))
+    assert first == again != other
+    assert said == ["compiling", "compiling"]
+    assert len(list(Path(tmp_path, "planned").iterdir())) == 2
+
+
+def run(said, *shape):
+    with CompilerProcess(parse_place("v5e:2x2"), seconds=300, progress=said.append) as process:
+        return process.call(product, *shape)

@@ -1,0 +1,88 @@
+"""Reduced recipes, compiled by the accelerators' own compilers: every stage, loss form, mesh and kind of tower."""
+
+from dataclasses import replace
+
+import jax
+import pytest
+
+from jclip.accelerators.hlo import account
+from jclip.accelerators.roofline import estimate
+from jclip.configs.loading import load_config
+from jclip.losses.contrastive import ContrastiveLoss
+from jclip.parallel.mesh import MeshShape
+from jclip.train.assembly import assemble, devices_of
+from jclip.train.planning.on_target import assemble_stage
+from jclip.train.planning.plan import lower_step
+from jclip.train.planning.reduced import reduce
+
+pytestmark = pytest.mark.slow
+PLACES = ("v5e:2x2", "h100:4")
+RECIPES = ("altclip/vit_l_14", "chinese_clip/vit_b_16")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Returns a function: recipe, changes -> the reduced run for 4 devices."""
+
+    def run(recipe, **changes):
+        made = reduce(load_config(recipe), tmp_path_factory.mktemp("inputs"), devices=4)
+        return replace(made, dtype="bfloat16", **changes)
+
+    return run
+
+
+def compiled(processes, place, run, index):
+    """Compiles a stage, and checks what holds for every step; returns its plan and its account."""
+    process = processes(place)
+    stage = process.call(assemble_stage, run, index)
+    result = stage.compiled
+    assert stage.plan.devices == 4 and result.fits and result.seconds > 0
+    # Less than the state is possible: a stage may not use all parameters, and arguments that nothing uses are dropped.
+    assert 0.3 * stage.plan.device_state_bytes < result.needed < 2**30
+    found = account(result.text)
+    assert found.products == pytest.approx(stage.plan.flops_per_step / 4, rel=0.5) and found.traffic > 0
+    time = estimate(found, process.place)
+    assert 0 < time.seconds < 0.1 and 0 <= time.utilisation < 1
+    return stage, found
+
+
+@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("place", PLACES)
+def test_every_stage(place, recipe, index, runs, processes):
+    _, found = compiled(processes, place, runs(recipe), index)
+    assert "all-reduce" in found.by_kind() or "reduce-scatter" in found.by_kind()
+
+
+@pytest.mark.parametrize("form", ["dense", "chunked", "ring"])
+@pytest.mark.parametrize("place", PLACES)
+def test_every_form_of_the_loss(place, form, runs, processes):
+    run = runs("chinese_clip/vit_b_16")
+    last = run.stages[-1]
+    objective = replace(last.objective, loss=ContrastiveLoss(form))
+    compiled(processes, place, replace(run, stages=(replace(last, objective=objective),)), 0)
+
+
+@pytest.mark.parametrize(
+    "mesh", [MeshShape(data=1, fsdp=4), MeshShape(data=2, tensor=2), MeshShape(data=1, fsdp=2, tensor=2)]
+)
+@pytest.mark.parametrize("place", PLACES)
+def test_every_axis_of_the_mesh(place, mesh, runs, processes):
+    run = runs("chinese_clip/vit_b_16", mesh=mesh, max_replicated=1.0)
+    stage, found = compiled(processes, place, run, 1)
+    assert stage.plan.device_state_bytes < stage.plan.state_bytes
+    assert "all-gather" in found.by_kind() or "all-reduce" in found.by_kind()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_resnet(place, runs, processes):
+    compiled(processes, place, runs("chinese_clip/rn50"), 1)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_same_products_as_on_this_machine(place, runs, processes):
+    """The accounts of the CPU's program and of an accelerator's agree, whatever is fused."""
+    run = runs("chinese_clip/vit_b_16")
+    here = account(lower_step(assemble(run, 1, devices_of(run, jax.devices()[:4]))).compile().as_text())
+    _, there = compiled(processes, place, run, 1)
+    assert there.products == pytest.approx(here.products, rel=0.1)

@@ -1,0 +1,70 @@
+"""The search for the largest batch, with made-up compilers that count how often they are asked."""
+
+import pytest
+
+from jclip.train.planning.batches import largest_batch
+
+MEMORY = 1000
+
+
+class Needs:
+    """Memory of a batch; counts the batches that were asked for."""
+
+    def __init__(self, of):
+        self.of, self.asked = of, []
+
+    def __call__(self, batch):
+        assert batch > 0 and batch not in self.asked
+        self.asked.append(batch)
+        return self.of(batch)
+
+
+def found(of, batch, step=8):
+    needs = Needs(of)
+    return largest_batch(needs, batch, of(batch), step, MEMORY), needs.asked
+
+
+@pytest.mark.parametrize(
+    ("batch", "asked"),
+    [
+        (64, [128, 400]),  # fits: the double, then where the line meets the limit: 200 + 2 * 400 = 1000
+        (800, [400]),  # half of what does not fit is exactly the limit
+        (1600, [800, 400]),
+        (40, [80, 400]),
+    ],
+)
+def test_a_line_takes_at_most_two_compilations(batch, asked):
+    assert found(lambda batch: 200 + 2 * batch, batch) == (400, asked)
+
+
+def test_the_result_was_compiled_and_fits():
+    def bent(batch):  # more temporaries from 300 pairs on
+        return 100 + batch + max(batch - 300, 0) * 5
+
+    best, tried = found(bent, 96)
+    assert best in tried and bent(best) <= MEMORY and best >= 0.95 * 400 and len(tried) <= 4
+
+
+def test_a_compiler_that_saves_near_the_limit():
+    """TPUs' compiler recomputes more when the memory ends: needs grow more slowly, and then do not fit."""
+
+    def saving(batch):
+        return min(50 + 4 * batch, 900 + batch // 4)
+
+    best, tried = found(saving, 64)
+    assert saving(best) <= MEMORY < saving(best + 8 * 8) and len(tried) <= 4
+
+
+def test_nothing_fits():
+    best, tried = found(lambda batch: 2000 + batch, 64)
+    assert best is None and min(tried) == 8 and len(tried) <= 4
+
+
+def test_memory_that_does_not_grow():
+    best, tried = found(lambda batch: 500, 64)
+    assert best == 128 and tried == [128]
+
+
+def test_batches_are_multiples_of_the_step():
+    best, tried = found(lambda batch: 3 * batch, 48, step=48)
+    assert best == 288 and all(batch % 48 == 0 for batch in tried)

@@ -1,0 +1,219 @@
+"""Plans for a target, with the CPU's compiler in place of the target's: what is asked of it, and what is printed."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import pytest
+
+import jclip.train
+from jclip.accelerators.answers import CompilerFailed
+from jclip.accelerators.compiler import Compiled
+from jclip.accelerators.targets import TARGETS, parse_place
+from jclip.cli import main
+from jclip.errors import JclipError
+from jclip.extras import MissingExtra
+from jclip.train.planning import on_target
+from jclip.train.planning.planning import plan
+from tests.train.toy import toy_run
+
+GIB = 2**30
+CONFIG = str(Path(__file__).with_name("toy.py"))
+
+
+class CpuCompiler:
+    """Compiler of a place with 8 devices, which are those of the tests."""
+
+    def __init__(self, place):
+        self.place, self.devices = place, jax.devices()[: place.devices]
+
+    def compile(self, lowered):
+        program = lowered.compile()
+        found = program.memory_analysis()
+        needed = found.argument_size_in_bytes + found.temp_size_in_bytes
+        return Compiled(needed, self.place.target.memory, program.as_text(), 0.1)
+
+
+class Compilers:
+    """Compilers' processes that are this one.
+
+    Attributes:
+      calls: (function, stage, batch) of every call, and "closed".
+      failing: numbers of the calls that fail.
+    """
+
+    def __init__(self, monkeypatch):
+        self._monkeypatch, self.calls, self.failing, self.seconds = monkeypatch, [], (), None
+
+    def limit(self, memory):
+        self._monkeypatch.setitem(TARGETS, "v5e", replace(TARGETS["v5e"], memory=memory))
+
+    def process(self, place, *, seconds, progress):
+        self.seconds = seconds
+        return Process(self, CpuCompiler(place))
+
+
+class Process:
+    def __init__(self, compilers, compiler):
+        self._compilers, self._compiler = compilers, compiler
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *reason):
+        self._compilers.calls.append("closed")
+
+    def call(self, function, run, index):
+        calls = self._compilers.calls
+        calls.append((function.__name__, index, run.stages[index].batch_size))
+        if len(calls) in self._compilers.failing:
+            raise CompilerFailed("v5e:2x4: the compiler's process failed: it took longer than 2 s")
+        return function(self._compiler, run, index)
+
+
+@pytest.fixture
+def compilers(monkeypatch):
+    made = Compilers(monkeypatch)
+    monkeypatch.setattr(on_target, "CompilerProcess", made.process)
+    return made
+
+
+@pytest.fixture
+def run(tmp_path):
+    return toy_run(tmp_path)
+
+
+def test_every_stage_is_compiled_once(run, compilers):
+    said = []
+    found = plan(run, on="v5e:2x4", largest_batch=False, seconds=60, progress=said.append)
+    assert compilers.calls == [("assemble_stage", 0, 8), ("assemble_stage", 1, 8), "closed"]
+    assert compilers.seconds == 60 and said[0] == "v5e:2x4: stage 1 of 2 (image-frozen): loading the compiler"
+    assert found.place == parse_place("v5e:2x4") and found.fit is None
+    assert [stage.devices for stage in found.stages] == [8, 8]
+    assert plan(run, compiled=False).stages == found.stages
+    for step, stage in zip(found.on, found.stages, strict=True):
+        assert step.state == stage.device_state_bytes < step.needed
+        assert step.headroom == step.available - step.needed > 15 * GIB
+        assert step.products == pytest.approx(stage.flops_per_step / 8, rel=0.2)
+        assert step.communication["all-reduce"][2] > 0
+        assert step.estimate.seconds > 0 and step.largest_batch is None
+
+
+def test_the_largest_batch_is_looked_for(run, compilers):
+    compilers.limit(8 << 20)
+    found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4")
+    assert found.on[0].largest_batch > 8 and found.on[0].largest_batch % 8 == 0
+    asked = [call[2] for call in compilers.calls if call != "closed"]
+    assert asked[:2] == [8, 16] and len(asked) <= 5 and found.on[0].largest_batch in asked
+
+
+def test_what_makes_it_fit_is_found_by_that_compiler(run, compilers):
+    whole = plan(run, on="v5e:2x4", largest_batch=False)
+    compilers.calls.clear()
+    limit = max(step.needed for step in whole.on) - 1
+    compilers.limit(limit)
+    found = plan(run, on="v5e:2x4", largest_batch=False).fit
+    assert found.memory == limit and found.needs == tuple(step.needed for step in whole.on)
+    assert found.fits and found.overrides == ("--mesh.data", "1", "--mesh.fsdp", "8")
+    # The stage that does not fit, and then the other one.
+    assert [(name, index) for name, index, _ in compilers.calls[2:-1]] == [("compile_stage", 1), ("compile_stage", 0)]
+
+
+def test_a_compiler_that_fails(run, compilers):
+    compilers.failing = (2,)
+    with pytest.raises(CompilerFailed, match="it took longer than 2 s"):
+        plan(run, on="v5e:2x4")
+    assert compilers.calls[-1] == "closed"
+    compilers.calls.clear()
+    compilers.failing = (3,)  # while it looks for the largest batch: the plan is made all the same
+    assert [step.largest_batch is None for step in plan(run, on="v5e:2x4").on] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on": "v5:2x4"}, "'v5' is not a known target: did you mean v5p or v5e"),
+        ({"on": "v5e:3x3"}, "v5e has no shape 3x3"),
+        ({"on": "v5e:2x4", "memory": 16}, "--on compiles for v5e:2x4 and knows its memory and rates: omit --memory"),
+        ({"on": "v5e:2x4", "tflops": 16}, "omit --tflops"),
+        ({"on": "v5e:2x4", "compiled": False}, "omit --no-compile"),
+        ({"on": "v5e:2x4", "seconds": 0}, "the time limit is 0 s; expected a number above 0"),
+    ],
+)
+def test_bad_options(run, options, message, compilers):
+    with pytest.raises(JclipError, match=message):
+        plan(run, **options)
+    assert compilers.calls == []
+
+
+def test_a_run_that_does_not_suit_the_place(run, compilers):
+    with pytest.raises(JclipError, match="a mesh of data=-1 x fsdp=3 x tensor=1 does not fit 8 devices"):
+        plan(replace(run, mesh=replace(run.mesh, fsdp=3)), on="v5e:2x4")
+    with pytest.raises(JclipError, match="batch of 12 is not divisible by 8 devices"):
+        plan(replace(run, stages=(replace(run.stages[0], batch_size=12),)), on="v5e:2x4")
+
+
+def test_a_compiler_that_is_not_installed(run, monkeypatch):
+    monkeypatch.setattr("jclip.extras.find_spec", lambda module: None)
+    for on, extra in (("v5e:2x4", "plan-tpu"), ("h100:8", "plan-cuda")):
+        with pytest.raises(MissingExtra, match=rf'is not installed: pip install "jclip\[{extra}\]"$'):
+            plan(run, on=on)
+
+
+def test_for_people(compilers, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    command = ["plan", CONFIG, "--reduced", "--on", "v5e:2x4"]
+    assert main([*command, "--no-largest-batch"]) == 0
+    printed = capsys.readouterr().out
+    for words in ("on v5e:2x4: 8 x TPU v5e, each", "headroom", "all-reduce: number, bytes sent", "Times are estimates"):
+        assert words in printed
+    assert "largest batch" not in printed and "too much" not in printed
+    compilers.limit(1000)
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "KiB too much" in printed and "None of the settings tried" in printed
+
+
+def test_as_json(compilers, capsys):
+    command = ["plan", CONFIG, "--reduced", "--on", "v5e:2x4", "--no-largest-batch", "--json"]
+    assert main(command) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["place"]["target"]["peak"] == 197e12 and record["place"]["devices"] == 8
+    for step in record["on"]:
+        assert step["headroom"] == step["available"] - step["needed"] and step["seconds"] > 0
+        assert step["communication"]["all-reduce"]
+    assert len(record["assumptions"]) > 2 and record["measured"] == []
+
+
+def test_targets_are_listed(capsys):
+    assert main(["plan", "--targets"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in TARGETS) and "Sources of v5e: Google Cloud TPU documentation" in printed
+    assert main(["plan", "--targets", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert [each["name"] for each in listed] == list(TARGETS) and "arrangement" in listed[0]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--on", "h100"], "h100 needs a shape, such as h100:8"),
+        (["--on", "v5e:2x4", "--devices", "8"], "--on v5e:2x4 has its own number of devices: omit --devices"),
+        (["--on", "v5e:2x4", "--memory", "3"], "omit --memory"),
+    ],
+)
+def test_bad_words(words, message, capsys):
+    assert main(["plan", CONFIG, "--reduced", *words]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_measured_on_the_attached_devices(run, compilers, capsys, monkeypatch):
+    found = jclip.train.plan(run, on="v5e:2x4", largest_batch=False, measured=True)
+    for step in found.measured:
+        assert (step.devices, step.kind, step.peak) == (8, "cpu", None) and 0 < step.seconds < 60
+    command = ["plan", CONFIG, "--reduced", "--no-compile", "--measure"]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert "measured on 8 x cpu, attached here" in printed and "pairs per second" in printed
