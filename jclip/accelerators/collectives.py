@@ -63,8 +63,7 @@ def _hosts(group: Sequence[int], linked: int) -> Counter[int]:
 
 def kind_of(instruction: Instruction) -> str | None:
     """Returns the kind of collective that an instruction starts, or None if it starts none."""
-    kind = instruction.opcode.removesuffix("-start")
-    return kind if kind in KINDS else None
+    return instruction.base if instruction.base in KINDS else None
 
 
 def read_collective(

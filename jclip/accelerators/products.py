@@ -40,7 +40,7 @@ def count_products(instruction: Instruction, computation: Computation) -> int | 
     if instruction.opcode == "convolution":
         image, kernel = (_operand(computation, instruction, number) for number in (0, 1))
         return _convolution(instruction.attributes, image, kernel, instruction.array)
-    if instruction.opcode == "custom-call":
+    if instruction.base == "custom-call":
         return _library_call(instruction, computation)
     return 0
 
