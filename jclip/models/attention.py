@@ -50,7 +50,9 @@ def attend(
         lengths_b = jnp.maximum(lengths_b, 1).astype(jnp.int32)
     if _choose(implementation, queries_bqhc, keys_bkhc, drop) == "cudnn":
         return _cudnn(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal)
-    return _xla(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
+    if _device().platform == "cpu":
+        return _heads_first(queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
+    return _xla("bqhc", "bkhc", queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
 
 
 class Attention(nn.Module):
@@ -141,13 +143,12 @@ def _device() -> Any:
 
 def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) -> str | None:
     """Returns the reason why cuDNN's kernel cannot compute this; None if it can."""
-    known = str(getattr(device, "compute_capability", None))  # AMD's is "gfx942", for example
-    capability = re.fullmatch(r"(\d+)\.(\d+)", known) if device.platform == "gpu" else None
-    if capability is None:
+    capability = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability) if device.platform == "gpu" else None
+    if capability is None:  # AMD's is "gfx942", for example
         return f"cuDNN needs an NVIDIA GPU, and this is {device.device_kind}"
     generation = (int(capability[1]), int(capability[2]))
     if generation < (8, 0):
-        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {known}"
+        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {device.compute_capability}"
     if queries_bqhc.dtype not in (jnp.bfloat16, jnp.float16):
         return f"cuDNN's kernel computes in bfloat16 or float16, and the dtype is {queries_bqhc.dtype}"
     widest, channels = 256 if generation >= (9, 0) else 128, queries_bqhc.shape[-1]
@@ -159,6 +160,34 @@ def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) 
 
 
 def _xla(
+    query_axes: str,
+    key_axes: str,
+    queries: jax.Array,
+    keys: jax.Array,
+    values: jax.Array,
+    lengths_b: jax.Array | None,
+    causal: bool,
+    drop: Drop | None,
+) -> jax.Array:
+    """Returns attention, with the axes of the queries.
+
+    `query_axes` are einsum's letters of the queries, and `key_axes` those of the keys and values. Their order matters
+    on CPUs only: compilers for accelerators choose the order in memory themselves.
+    """
+    queries = queries * queries.shape[-1] ** -0.5
+    logits_bhqk = product(f"{query_axes},{key_axes}->bhqk", queries, keys)
+    position_q, position_k = map(jnp.arange, logits_bhqk.shape[2:])
+    if causal:
+        logits_bhqk += jnp.where(position_k <= position_q[:, None], 0, -jnp.inf)  # a sum stores no mask
+    if lengths_b is not None:
+        logits_bhqk += jnp.where(position_k < lengths_b[:, None, None, None], 0, -jnp.inf)
+    weights_bhqk = softmax(logits_bhqk, values.dtype)
+    if drop is not None:
+        weights_bhqk = drop(weights_bhqk)
+    return jnp.einsum(f"bhqk,{key_axes}->{query_axes}", weights_bhqk, values)
+
+
+def _heads_first(
     queries_bqhc: jax.Array,
     keys_bkhc: jax.Array,
     values_bkhc: jax.Array,
@@ -166,17 +195,12 @@ def _xla(
     causal: bool,
     drop: Drop | None,
 ) -> jax.Array:
-    queries_bqhc = queries_bqhc * queries_bqhc.shape[-1] ** -0.5
-    logits_bhqk = product("bqhc,bkhc->bhqk", queries_bqhc, keys_bkhc)
-    position_q, position_k = jnp.arange(queries_bqhc.shape[1]), jnp.arange(keys_bkhc.shape[1])
-    if causal:
-        logits_bhqk += jnp.where(position_k <= position_q[:, None], 0, -jnp.inf)  # a sum stores no mask
-    if lengths_b is not None:
-        logits_bhqk += jnp.where(position_k < lengths_b[:, None, None, None], 0, -jnp.inf)
-    weights_bhqk = softmax(logits_bhqk, values_bkhc.dtype)
-    if drop is not None:
-        weights_bhqk = drop(weights_bhqk)
-    return jnp.einsum("bhqk,bkhc->bqhc", weights_bhqk, values_bkhc)
+    """As `_xla`, for CPUs: every head's matrices are first made contiguous.
+
+    Otherwise XLA multiplies with strides, which takes three times as long (benchmarks/RESULTS.md).
+    """
+    first = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
+    return _xla("bhqc", "bhkc", *first, lengths_b, causal, drop).swapaxes(1, 2)
 
 
 def _cudnn(

@@ -99,8 +99,33 @@ def assert_like_the_oracle(length, mask, dtype, implementation):
 
 @pytest.mark.parametrize("mask", MASKS)
 @pytest.mark.parametrize("length", [7, pytest.param(8, marks=pytest.mark.slow)])
-def test_values_and_gradients(mask, length):
+@pytest.mark.parametrize("device", [CPU, TPU], ids=["cpu", "tpu"])
+def test_values_and_gradients(device, mask, length, monkeypatch):
+    """Each kind of device has its own order of axes."""
+    monkeypatch.setattr(attention, "_device", lambda: device)
     assert_like_the_oracle(length, MASKS[mask], jnp.float32, "auto")
+
+
+@pytest.mark.parametrize(
+    ("device", "platform", "products", "transposed"),
+    [
+        # Queries, keys and values are made contiguous for each head, and the result is put back.
+        (CPU, "cpu", [[0, 1], [0, 1]], [(2, 2, 5, 4)] * 3 + [(2, 5, 2, 4)]),
+        # As written: XLA's compilers for accelerators choose the order of axes.
+        (TPU, "tpu", [[0, 2], [0, 2]], [(2, 5, 2, 4)]),
+        (H100, "cuda", [[0, 2], [0, 2]], [(2, 5, 2, 4)]),
+    ],
+    ids=["cpu", "tpu", "cuda"],
+)
+def test_the_order_of_axes_on_each_device(device, platform, products, transposed, monkeypatch):
+    """Checks the axes over which the first operand of each product is batched, and the shapes after transpositions."""
+    monkeypatch.setattr(attention, "_device", lambda: device)
+    x = jnp.ones((2, 5, 2, 4))
+    text = jax.jit(partial(attend)).trace(x, x, x).lower(lowering_platforms=(platform,)).as_text()
+    found = re.findall(r"dot_general .*batching_dims = \[([\d, ]+)\]", text)
+    assert [[int(axis) for axis in axes.split(",")] for axes in found] == products
+    shapes = re.findall(r"stablehlo.transpose .*-> tensor<([\dx]+)xf32>", text)
+    assert [tuple(map(int, shape.split("x"))) for shape in shapes] == transposed
 
 
 @pytest.mark.parametrize("mask", ["none", "both"])
