@@ -143,12 +143,13 @@ def _device() -> Any:
 
 def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) -> str | None:
     """Returns the reason why cuDNN's kernel cannot compute this; None if it can."""
-    capability = re.fullmatch(r"(\d+)\.(\d+)", device.compute_capability) if device.platform == "gpu" else None
-    if capability is None:  # AMD's is "gfx942", for example
+    known = str(getattr(device, "compute_capability", None))  # AMD's is "gfx942", for example
+    capability = re.fullmatch(r"(\d+)\.(\d+)", known) if device.platform == "gpu" else None
+    if capability is None:
         return f"cuDNN needs an NVIDIA GPU, and this is {device.device_kind}"
     generation = (int(capability[1]), int(capability[2]))
     if generation < (8, 0):
-        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {device.compute_capability}"
+        return f"cuDNN's kernel needs compute capability 8.0, and this GPU has {known}"
     if queries_bqhc.dtype not in (jnp.bfloat16, jnp.float16):
         return f"cuDNN's kernel computes in bfloat16 or float16, and the dtype is {queries_bqhc.dtype}"
     widest, channels = 256 if generation >= (9, 0) else 128, queries_bqhc.shape[-1]
