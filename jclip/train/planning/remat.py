@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 
 from jclip.models.compute import Remat
 from jclip.parallel.sharding import batch_devices, bytes_per_device
@@ -77,7 +78,7 @@ def _estimate(part: StageParts) -> int:
     """Returns the approximate bytes of a stage's step on one device: state, gradients, and all activations."""
     state, model = bytes_per_device(part.state_shapes, part.shardings), part.run.model
     rows = -(-part.stage.batch_size // batch_devices(part.mesh))
-    wide = part.context.towers.compute.dtype.itemsize / 2
+    wide = jnp.dtype(part.run.dtype).itemsize / 2
     activations = 0.0
     for each in part.program.batch.values():
         if len(each.shape) == 4:  # images
