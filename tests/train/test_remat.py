@@ -36,8 +36,8 @@ def test_the_first_that_fits(part, memory, word):
 
 
 def test_what_was_measured_is_said(part):
-    assert choose(part, 100, measured).reason == "50 B of 100 B are needed; none would need 100 B"
-    assert choose(part, 1, measured).reason == "none would need 100 B, dots would need 50 B of 1 B"
+    assert choose(part, 100, measured).reason == "50 bytes of 100 bytes are needed; none would need 100 bytes"
+    assert choose(part, 1, measured).reason == "none would need 100 bytes, dots would need 50 bytes of 1 bytes"
 
 
 def test_a_small_step_is_not_measured(part):
@@ -65,7 +65,7 @@ def test_a_step_that_the_compiler_refuses(part):
         return measured(part)
 
     choice = choose(part, 60, refused)
-    assert (choice.part.remat, choice.reason) == ("dots", "50 B of 60 B are needed; none would need too much")
+    assert (choice.part.remat, choice.reason) == ("dots", "50 bytes of 60 bytes are needed; none would need too much")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         choose(part, 60, lambda part: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
 
@@ -97,7 +97,7 @@ def test_a_run_says_what_it_chose_and_resumes_to_the_bit(one_stage, tmp_path, mo
     whole = train(one_stage, tmp_path / "whole", watcher=watch)
     said = [record for record in watch.records if record["kind"] == "remat"]
     assert [record["remat"] for record in said] == ["layers"]
-    assert "of 1 B" in said[0]["reason"]
+    assert "of 1 bytes" in said[0]["reason"]
     train(one_stage, tmp_path / "parts", stop_after=2)
     assert_same_bundles(train(one_stage, tmp_path / "parts").bundles, whole.bundles)
     monkeypatch.undo()
