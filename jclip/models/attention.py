@@ -200,8 +200,8 @@ def _heads_first(
 
     Otherwise XLA multiplies with strides, which takes three times as long (benchmarks/RESULTS.md).
     """
-    first = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
-    return _xla("bhqc", "bhkc", *first, lengths_b, causal, drop).swapaxes(1, 2)
+    queries, keys, values = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
+    return _xla("bhqc", "bhkc", queries, keys, values, lengths_b, causal, drop).swapaxes(1, 2)
 
 
 def _cudnn(

@@ -113,6 +113,10 @@ def _name(stage: int, block: int) -> str:
     return f"stage_{stage + 1}_block_{block + 1}"
 
 
+Section = Callable[["ResNet", jax.Array], jax.Array]
+"""Function of a tower and states, which returns states."""
+
+
 class ResNet(nn.Module):
     """Image tower whose running statistics are the collection "batch_stats"."""
 
@@ -130,14 +134,23 @@ class ResNet(nn.Module):
         del rows_b
         config, dtype = self.config, self.compute.dtype
         check_image_size(images_bhwc, config.image_size)
-        x_bhwc = self._section(lambda tower, x_bhwc: Stem(config.width, dtype, name="stem")(x_bhwc, train))(
-            self, images_bhwc.astype(dtype)
-        )
+
+        def stem(tower: ResNet, x_bhwc: jax.Array) -> jax.Array:
+            del tower  # the current module, whose submodule this is
+            return Stem(config.width, dtype, name="stem")(x_bhwc, train)
+
+        def blocks(stage: int) -> Section:
+            def run(tower: ResNet, x_bhwc: jax.Array) -> jax.Array:
+                return tower._blocks(stage, x_bhwc, train)
+
+            return run
+
+        x_bhwc = self._section(stem)(self, images_bhwc.astype(dtype))
         for stage in range(len(config.layers)):
-            x_bhwc = self._section(lambda tower, x_bhwc, stage=stage: tower._blocks(stage, x_bhwc, train))(self, x_bhwc)
+            x_bhwc = self._section(blocks(stage))(self, x_bhwc)
         return AttentionPool(config.heads, self.embed_dim, self.compute, name="attention_pool")(x_bhwc)
 
-    def _section(self, run: Callable[["ResNet", jax.Array], jax.Array]) -> Callable[["ResNet", jax.Array], jax.Array]:
+    def _section(self, run: Section) -> Section:
         """Returns `run`, (tower, x) -> x, wrapped so that "dots" stores only what its convolutions return.
 
         A stage of blocks is one such section. Its first input and its convolutions' results suffice to compute the

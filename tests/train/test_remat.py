@@ -11,6 +11,7 @@ from jclip.train.assembly import assemble, devices_of
 from jclip.train.loop import train
 from jclip.train.planning.plan import device_bytes, plan_stages
 from jclip.train.planning.remat import choose
+from jclip.units import format_size
 from tests.train.runs import Watch, assert_same_bundles, leaves
 
 MADE_UP = {"none": 100, "dots": 50, "layers": 25}
@@ -72,17 +73,16 @@ def test_a_step_that_the_compiler_refuses(part):
 
 def test_what_is_measured_is_not_compiled_again(chinese_clip):
     """The chosen stage keeps its program, which the run uses."""
-    stage = replace(chinese_clip.stages[1], batch_size=64)
-    run = replace(chinese_clip, stages=(stage,))
+    run = replace(chinese_clip, stages=chinese_clip.stages[1:])
     part = assemble(run, 0, devices_of(run))
-    none, dots = (device_bytes(part.with_remat(word)) for word in ("none", "dots"))
-    assert dots < 0.9 * none
-    chosen = choose(part, int(dots / 0.94), device_bytes).part
-    assert chosen.remat == "dots"
-    assert len(chosen._programs) == 1 and not part._programs.keys() - chosen._programs.keys()
-    (plan,) = plan_stages(run, devices_of(run), compiled=True, memory=int(dots / 0.94))
-    assert plan.remat == "dots"
-    assert plan.device_step_bytes + plan.device_state_bytes == dots
+    need = device_bytes(part)
+    program = next(iter(part._programs.values()))
+    chosen = choose(part, 2 * need, device_bytes)
+    assert chosen.reason == f"{format_size(need)} of {format_size(2 * need)} are needed"
+    assert chosen.part is part and list(part._programs.values()) == [program]
+    (plan,) = plan_stages(run, devices_of(run), compiled=True, memory=2 * need)
+    assert (plan.remat, plan.remat_reason) == ("none", chosen.reason)
+    assert plan.device_step_bytes + plan.device_state_bytes == need
 
 
 def test_memory_of_this_machine():

@@ -11,7 +11,7 @@ from jclip.errors import JclipError
 from jclip.parallel.sharding import bytes_per_device, on_mesh
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, open_stage
-from jclip.train.configuration import Run
+from jclip.train.configuration import RematChoice, Run
 from jclip.train.planning.flops import count_flops
 from jclip.train.planning.remat import Choice, choose
 
@@ -50,7 +50,7 @@ class StagePlan:
     devices: int
     state_bytes: int
     device_state_bytes: int
-    remat: str
+    remat: RematChoice
     remat_reason: str
     device_step_bytes: int | None
     step_seconds: float | None

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jclip.models.compute import Remat
 from jclip.parallel.sharding import batch_devices, bytes_per_device
 from jclip.train.assembly import StageParts
+from jclip.train.configuration import RematChoice
 from jclip.units import format_size
 
 _ROOM = 0.95  # share of the memory that a step may take; batches on their way and evaluations need some
@@ -28,7 +29,7 @@ class Choice:
     reason: str = ""
 
     @property
-    def remat(self) -> str:
+    def remat(self) -> RematChoice:
         """Activations that are recomputed; "auto" if the run leaves the choice, and it was not made."""
         return self.part.remat if self.reason else self.part.run.remat
 
@@ -52,7 +53,7 @@ def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts],
     estimated = _estimate(part)
     if _SAFETY * estimated <= memory:
         return Choice(part, f"about {format_size(estimated)} of {format_size(memory)} are needed")
-    tried = []
+    tried: list[str] = []
     words: tuple[Remat, ...] = ("none", "dots")
     for word in words:
         changed = part.with_remat(word)
