@@ -18,12 +18,11 @@ Download the data by hand (`jclip data import --formats` lists the files). Then 
 `jclip plan` prints the published figures. recipe.py lists the differences between the paper and its authors' code.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from jclip.configs.chinese_clip.recipe import SETS, SIZES, Tuning, finetuning
 from jclip.errors import JclipError
-from jclip.models.compute import Remat
 from jclip.train import Run
 
 SizeName = Literal["rn50", "vit_b_16", "vit_l_14", "vit_l_14_336", "vit_h_14"]
@@ -37,12 +36,10 @@ class Script:
 
     Attributes:
       tuning: hyper-parameters.
-      remat: "layers" for its --grad-checkpointing.
       patch_dropout: share of each image's patches that is dropped in training.
     """
 
     tuning: Tuning
-    remat: Remat = "none"
     patch_dropout: float = 0.0
 
 
@@ -51,9 +48,9 @@ SCRIPTS = {
     # of these scripts are published: the repository's table repeats table 9.
     ("8-gpus", "muge"): Script(Tuning(1_024, 5e-5, 3, 100)),
     ("8-gpus", "flickr30k_cn"): Script(Tuning(1_024, 5e-5, 3, 100)),
-    ("8-gpus", "coco_cn"): Script(Tuning(8_192, 3e-5, 20, 6), remat="layers"),
+    ("8-gpus", "coco_cn"): Script(Tuning(8_192, 3e-5, 20, 6)),
     # The notebook: one GPU, 48 pairs, one epoch.
-    ("1-gpu", "muge"): Script(Tuning(48, 3e-6, 1, 100), remat="layers"),
+    ("1-gpu", "muge"): Script(Tuning(48, 3e-6, 1, 100)),
     # Drops half of the patches (Li et al. 2022, FLIP). No figure is published for it.
     ("flip", "muge"): Script(Tuning(1_024, 5e-5, 3, 100), patch_dropout=0.5),
 }
@@ -80,8 +77,7 @@ def config(size: SizeName = "vit_b_16", dataset: Dataset = "muge", variant: Vari
         raise JclipError(f"variant {variant} is for size vit_b_16 and dataset {sets}; not for {size} and {dataset}")
     script = SCRIPTS[variant, dataset]
     name = f"{dataset.replace('_', '-')}-vit-b-16-{variant}"
-    run = finetuning(size, dataset, script.tuning, name=name, patch_dropout=script.patch_dropout)
-    return replace(run, remat=script.remat)
+    return finetuning(size, dataset, script.tuning, name=name, patch_dropout=script.patch_dropout)
 
 
 VARIANTS = get_args(Variant)

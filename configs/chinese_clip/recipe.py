@@ -33,7 +33,6 @@ from jclip.images.on_host import HostAugmentation
 from jclip.images.preprocess import CLIP_MEAN, CLIP_STD, Preprocessing
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.models import zoo
-from jclip.models.compute import Remat
 from jclip.optimizer import CN_CLIP_DECAYS
 from jclip.train import Budget, Contrastive, Optimizer, Retrieval, Run, Stage
 
@@ -56,7 +55,6 @@ class ModelSize:
       batch_size, epochs: batch size and epochs of stage 2.
       pixels: side of an image.
       beta2, eps: settings of AdamW; 0.999 and 1e-8 for the ResNet.
-      remat: rematerialisation; the paper uses gradient checkpointing for the largest model.
     """
 
     model: str
@@ -67,7 +65,6 @@ class ModelSize:
     pixels: int = 224
     beta2: float = 0.98
     eps: float = 1e-6
-    remat: Remat = "none"
 
 
 SIZES = {
@@ -76,9 +73,7 @@ SIZES = {
     "vit_l_14": ModelSize("chinese-clip-vit-l-14", "bundles/clip-l14-with-roberta-wwm", 64, 4_608, 7),
     # Continues from L/14's second stage, with its position embeddings interpolated to 336 pixels.
     "vit_l_14_336": ModelSize("chinese-clip-vit-l-14-336", "bundles/chinese-clip-l14-at-336", 0, 4_608, 2, pixels=336),
-    "vit_h_14": ModelSize(
-        "chinese-clip-vit-h-14", "bundles/clip-h14-with-roberta-wwm-large", 26, 32_768, 7, remat="layers"
-    ),
+    "vit_h_14": ModelSize("chinese-clip-vit-h-14", "bundles/clip-h14-with-roberta-wwm-large", 26, 32_768, 7),
 }
 
 
@@ -170,7 +165,7 @@ def pretraining(size: str) -> Run:
         trains=((r".*", True),),
     )
     stages = (frozen, everything) if row.frozen_epochs else (everything,)
-    return _run(f"chinese-clip-{size.replace('_', '-')}", row, row.start, stages, row.remat)
+    return _run(f"chinese-clip-{size.replace('_', '-')}", row, row.start, stages)
 
 
 def finetuning(
@@ -201,8 +196,7 @@ def finetuning(
         optimizer=_optimizer(row, chosen.learning_rate, chosen.warmup_steps),
         context_length=CONTEXT,
     )
-    remat: Remat = "layers" if size in ("vit_l_14_336", "vit_h_14") else row.remat
-    run = _run(name or f"{row.model}-{dataset.replace('_', '-')}", row, f"bundles/{row.model}", (stage,), remat)
+    run = _run(name or f"{row.model}-{dataset.replace('_', '-')}", row, f"bundles/{row.model}", (stage,))
     return replace(
         run,
         checkpoint_every=epoch,
@@ -225,7 +219,7 @@ def _optimizer(row: ModelSize, learning_rate: float, warmup_steps: int) -> Optim
     )
 
 
-def _run(name: str, row: ModelSize, start: str, stages: tuple[Stage, ...], remat: Remat) -> Run:
+def _run(name: str, row: ModelSize, start: str, stages: tuple[Stage, ...]) -> Run:
     return Run(
         name=name,
         model=zoo.get_config(row.model),
@@ -234,5 +228,4 @@ def _run(name: str, row: ModelSize, start: str, stages: tuple[Stage, ...], remat
         stages=stages,
         starts_from=((r".*", start),),
         dtype="bfloat16",
-        remat=remat,
     )

@@ -108,6 +108,7 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
         "devices": [f"{p.devices}" for p in plans],
         "parameters and state, per device": [format_size(p.device_state_bytes) for p in plans],
     }
+    rows["recomputed (remat)"] = [_remat(run, p) for p in plans]
     if all(p.device_step_bytes is not None for p in plans):
         rows["a step's other memory, per device"] = [format_size(p.device_step_bytes or 0) for p in plans]
     if fits and not found.place:
@@ -130,6 +131,9 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
         show_measured(found)
     if fits and max(fits.needs) > fits.memory:
         console.print(remedy(fits), soft_wrap=True)
+    for stage in plans:
+        if run.remat == "auto" != stage.remat:
+            console.tell(f"{stage.name}: remat {stage.remat}: {stage.remat_reason}.")
     if not found.place:
         console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
@@ -140,6 +144,11 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
         for paths, count, trains in stage.groups:
             groups.add_row(text(paths), f"{count:,}", text("trains", "green") if trains else text("frozen", "dim"))
         console.print(groups)
+
+
+def _remat(run: Run, stage: StagePlan) -> str:
+    """Returns the stage's `remat`, and whether the run left the choice."""
+    return f"{stage.remat} (auto)" if run.remat == "auto" != stage.remat else stage.remat
 
 
 def _show_replicated(copies: Replication, console: Console) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from jclip.errors import JclipError
 from jclip.extras import installing
+from jclip.io.machine import machine_memory
 from jclip.io.reading import LARGEST_PICTURE, Refused, read_regular
 
 MEGAPIXELS_VARIABLE = "JCLIP_MAX_MEGAPIXELS"
@@ -142,15 +143,9 @@ def cores() -> int:
 
 @functools.cache
 def _from_memory() -> float:
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
+    memory = machine_memory()
+    if memory is None:
         return _ELSEWHERE
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # a container's share
-        try:
-            memory = min(memory, int(Path(file).read_text(encoding="ascii")))
-        except (OSError, ValueError):
-            continue
     return float(min(max(memory // (4 * cores() * _BYTES_A_PIXEL * 10**6), _LEAST), _MOST))
 
 

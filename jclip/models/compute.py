@@ -1,7 +1,9 @@
 """Precision, rematerialisation and the implementation of attention."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import flax.linen as nn
 import jax
@@ -35,21 +37,30 @@ class Compute:
     attention: Implementation = "auto"
 
 
+_CHEAP = 64  # sums of at most this many products are cheaper to compute again than to store
 DEFAULT = Compute()
+Layer = TypeVar("Layer", bound=Callable[..., Any])
 
 
-def rematerialised(layer: type[nn.Module], remat: Remat, **options: Any) -> type[nn.Module]:
-    """Returns a layer's class wrapped in `flax.linen.remat(**options)`. Raises JclipError for an unknown `remat`."""
+def rematerialised(layer: Layer, remat: Remat, **options: Any) -> Layer:
+    """Returns a layer wrapped in `flax.linen.remat(**options)`. Raises JclipError for an unknown `remat`.
+
+    A layer is the class of a module, or a function of a module and arrays.
+    """
     if remat not in get_args(Remat):
         raise JclipError(f"remat {remat!r} is unknown: choose one of {', '.join(get_args(Remat))}")
     if remat == "none":
         return layer
-    return nn.remat(layer, policy=_made_by_a_product if remat == "dots" else None, **options)
+    wrapped: Layer = nn.remat(layer, policy=_made_by_a_product if remat == "dots" else None, **options)
+    return wrapped
 
 
 def _made_by_a_product(primitive: Any, *inputs: Any, **params: Any) -> bool:
     """Returns whether to store the output of an operation: a policy of `jax.checkpoint`."""
-    if primitive.name == "conv_general_dilated" or params.get("name") == STATISTICS:
+    if primitive.name == "conv_general_dilated":
+        kernel, out_features = inputs[1].shape, params["dimension_numbers"].rhs_spec[0]
+        return bool(math.prod(kernel) // kernel[out_features] > _CHEAP)
+    if params.get("name") == STATISTICS:
         return True
     # A product with a batch dimension is attention's, whose size grows with the square of the length.
     return bool(jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *inputs, **params))

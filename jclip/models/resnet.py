@@ -6,6 +6,7 @@ attention instead of the last pooling.
 Axes: b batch, h height, w width, c channels, l positions (their mean first), e embedding.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
@@ -112,6 +113,10 @@ def _name(stage: int, block: int) -> str:
     return f"stage_{stage + 1}_block_{block + 1}"
 
 
+Section = Callable[["ResNet", jax.Array], jax.Array]
+"""Function of a tower and states, which returns states."""
+
+
 class ResNet(nn.Module):
     """Image tower whose running statistics are the collection "batch_stats"."""
 
@@ -129,13 +134,39 @@ class ResNet(nn.Module):
         del rows_b
         config, dtype = self.config, self.compute.dtype
         check_image_size(images_bhwc, config.image_size)
-        x_bhwc = Stem(config.width, dtype, name="stem")(images_bhwc.astype(dtype), train)
-        block = rematerialised(Bottleneck, self.compute.remat, static_argnums=(2,))
-        for stage, blocks in enumerate(config.layers):
-            for index in range(blocks):
-                stride = 2 if stage > 0 and index == 0 else 1
-                x_bhwc = block(config.width * 2**stage, stride, dtype, name=_name(stage, index))(x_bhwc, train)
+
+        def stem(tower: ResNet, x_bhwc: jax.Array) -> jax.Array:
+            del tower  # the current module, whose submodule this is
+            return Stem(config.width, dtype, name="stem")(x_bhwc, train)
+
+        def blocks(stage: int) -> Section:
+            def run(tower: ResNet, x_bhwc: jax.Array) -> jax.Array:
+                return tower._blocks(stage, x_bhwc, train)
+
+            return run
+
+        x_bhwc = self._section(stem)(self, images_bhwc.astype(dtype))
+        for stage in range(len(config.layers)):
+            x_bhwc = self._section(blocks(stage))(self, x_bhwc)
         return AttentionPool(config.heads, self.embed_dim, self.compute, name="attention_pool")(x_bhwc)
+
+    def _section(self, run: Section) -> Section:
+        """Returns `run`, (tower, x) -> x, wrapped so that "dots" stores only what its convolutions return.
+
+        A stage of blocks is one such section. Its first input and its convolutions' results suffice to compute the
+        inputs of all its blocks again, which take as much memory as the convolutions' results.
+        """
+        return rematerialised(run, "dots") if self.compute.remat == "dots" else run
+
+    def _blocks(self, stage: int, x_bhwc: jax.Array, train: bool) -> jax.Array:
+        """Returns `x_bhwc` after the blocks of a stage, of which "layers" stores only the inputs."""
+        config, remat = self.config, self.compute.remat
+        block = rematerialised(Bottleneck, "none" if remat == "dots" else remat, static_argnums=(2,))
+        for index in range(config.layers[stage]):
+            stride = 2 if stage > 0 and index == 0 else 1
+            channels, name = config.width * 2**stage, _name(stage, index)
+            x_bhwc = block(channels, stride, self.compute.dtype, name=name)(x_bhwc, train)
+        return x_bhwc
 
 
 class Stem(nn.Module):

@@ -1,7 +1,7 @@
 """Builds a stage's parts from its configuration, in order: parameters, loss, length, optimizer, step, shardings."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from jclip.data.batches.opened import OpenSources, open_sources
 from jclip.errors import JclipError
 from jclip.images.on_host import Decoder, HostAugmentation
 from jclip.models.build import shapes
-from jclip.models.compute import Compute
+from jclip.models.compute import Compute, Remat
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
 from jclip.parallel.mesh import make_mesh
@@ -105,7 +105,7 @@ class StageParts:
       steps: number of optimizer steps of the whole stage.
       optimizer: optax transformation of the trainable parameters.
       step: the pure step.
-      compiled: the jitted step. Donates its input state.
+      compiled: the jitted step. Donates its input state. See `program_for`.
       state_shapes, shardings: shapes, dtypes and shardings of the training state.
     """
 
@@ -125,6 +125,35 @@ class StageParts:
     state_shapes: TrainState
     shardings: TrainState
     _init_slots: InitSlots
+    _programs: dict[tuple[Any, ...], Any] = field(default_factory=dict)
+
+    @property
+    def remat(self) -> Remat:
+        """Activations that the backward pass recomputes; "none" if the run leaves the choice, see `planning.remat`."""
+        remat: Remat = self.context.towers.compute.remat
+        return remat
+
+    def with_remat(self, remat: Remat) -> "StageParts":
+        """Returns this stage with another `remat`."""
+        if remat == self.remat:
+            return self
+        towers = self.context.towers
+        context = replace(self.context, towers=towers.clone(compute=replace(towers.compute, remat=remat)))
+        program = self.stage.objective.program(context)
+        step = make_step(program.loss, self.optimizer)
+        compiled = _jitted(step, self.shardings, self.mesh)
+        return replace(self, context=context, program=program, step=step, compiled=compiled, _programs={})
+
+    def program_for(self, *inputs: Any) -> Any:
+        """Returns the step, compiled for the shapes of its inputs, and keeps it.
+
+        Args:
+          inputs: state, constants, batch and key, or their shapes with shardings.
+        """
+        shapes = tuple(sorted((name, each.shape) for name, each in inputs[2].items()))
+        if shapes not in self._programs:
+            self._programs[shapes] = self.compiled.lower(*inputs).compile()
+        return self._programs[shapes]
 
     @property
     def stage(self) -> Stage:
@@ -183,7 +212,8 @@ class StageParts:
 def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = None) -> StageParts:
     """Builds the parts of the stage at `index`, of a run that has been checked.
 
-    Without `inputs`, which `open_stage` returns, nothing is read. Raises JclipError if a rule of the optimizer matches
+    Without `inputs`, which `open_stage` returns, nothing is read. If the run's `remat` is "auto", the stage has "none"
+    until `planning.remat.choose`. Raises JclipError if a rule of the optimizer matches
     nothing, or a budget in epochs has no data to count.
     """
     stage, mesh, variables = run.stages[index], devices.mesh, shapes(run.model)
@@ -192,7 +222,7 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
     held = layout(stage, whole, run.model.towers)
     paths = rules.paths_of(jax.eval_shape(held.held, variables["params"]))
     # The loss.
-    compute = Compute(jnp.dtype(run.dtype), run.remat, run.attention)
+    compute = Compute(jnp.dtype(run.dtype), "none" if run.remat == "auto" else run.remat, run.attention)
     towers = DualEncoder(run.model, compute, frozen_layers=held.first_layers)
     context = Context(stage, towers, run.preprocessing, held.trains, mesh)
     program = stage.objective.program(context)
@@ -229,11 +259,15 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
         steps=steps,
         optimizer=optimizer,
         step=step,
-        compiled=jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh))),
+        compiled=_jitted(step, shardings, mesh),
         state_shapes=state_shapes,
         shardings=shardings,
         _init_slots=jax.jit(optimizer.init, out_shardings=shardings.slots),
     )
+
+
+def _jitted(step: Step, shardings: TrainState, mesh: jax.sharding.Mesh) -> Any:
+    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
 
 
 def open_tokenizer(run: Run) -> Tokenizer:

@@ -12,6 +12,8 @@ from jclip.ranges import AtLeastOne, Count, Positive, Seed, Share
 from jclip.stages import Stage
 from jclip.train.evaluations import EvaluationConfig
 
+RematChoice = Literal["auto", Remat]
+
 
 @dataclass(frozen=True)
 class Monitor:
@@ -44,7 +46,8 @@ class Run:
       seed: seed of the initialisation, the data order, augmentation and dropout.
       dtype: dtype of the towers' computation; parameters and losses are float32.
       remat: activations that the backward pass recomputes: "none"; "dots": those that are cheap (norms, activation
-        functions, attention); "layers": all of a layer, for a third more arithmetic and the least memory.
+        functions, attention); "layers": all of a layer, for a third more arithmetic and the least memory. "auto" is the
+        first of these with which a stage's step fits the devices, or "dots" if they do not report their memory.
       attention: implementation of attention: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the
         probabilities) and XLA otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.
@@ -68,7 +71,7 @@ class Run:
     starts_from: tuple[tuple[str, BundleFolder], ...] = ((r".*", ""),)
     seed: Seed = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Free[Remat] = "none"
+    remat: Free[RematChoice] = "auto"
     attention: Free[Implementation] = "auto"
     mesh: Free[MeshShape] = field(default_factory=MeshShape)
     max_replicated: Free[Share] = 0.05

@@ -16,6 +16,7 @@ from jclip.bundle import Bundle, save_bundle
 from jclip.checkpoint import Checkpoints, Position
 from jclip.errors import JclipError, first_line
 from jclip.models.build import variables_of
+from jclip.parallel.memory import least_device_memory
 from jclip.parallel.processes import broadcast, everywhere, on_first, same_everywhere, sharing_errors
 from jclip.parallel.sharding import on_mesh, whole
 from jclip.tokenizers.text import Tokenizer
@@ -27,6 +28,8 @@ from jclip.train.logging.meter import Profiler
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
 from jclip.train.outcome import Outcome
+from jclip.train.planning.plan import device_bytes
+from jclip.train.planning.remat import choose
 from jclip.train.preparing import begin, prepare, sample_data
 from jclip.train.saver import Saver
 from jclip.train.stage_loop import Instruments, StageLoop
@@ -155,7 +158,9 @@ class _Job:
         part = self.parts[position.stage]
         if position.step == part.steps or self.instruments.evaluating.patience_is_spent(position):
             return state, position
-        return StageLoop(part, self.instruments).train(state, position)
+        choice = choose(part, least_device_memory(), device_bytes)
+        self.instruments.log.write("remat", position, {"remat": choice.part.remat, "reason": choice.reason})
+        return StageLoop(choice.part, self.instruments).train(state, position)
 
     def finish_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
         """Evaluates, writes the stage's bundle, and returns the next stage's first state."""

@@ -11,7 +11,7 @@ import numpy as np
 from jclip.checkpoint import Position
 from jclip.data.batches.examples import Batch
 from jclip.data.batches.loader import Batches
-from jclip.parallel.processes import barrier, everywhere, is_single_process, mark_sent
+from jclip.parallel.processes import barrier, everywhere, mark_sent
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
@@ -151,19 +151,18 @@ class _CompiledStep:
     """Compiled step of a stage. All processes compile a new batch shape before any of them runs it."""
 
     def __init__(self, part: StageParts):
-        self._place, self._step, self._constants = part.place, part.compiled, part.constants()
+        self._part, self._constants = part, part.constants()
         self._key = jax.random.fold_in(jax.random.key(part.run.seed), part.index)
-        self._compiled: set[tuple[tuple[int, ...], ...]] = set()
+        self._met: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, state: TrainState, batch: Batch, step: int) -> tuple[TrainState, Any]:
         """Returns the next state and the metrics of step number `step` of the stage; donates `state`."""
-        inputs = self._constants, self._place(batch), jax.random.fold_in(self._key, step)
-        if (shapes := tuple(map(np.shape, batch.values()))) not in self._compiled and not is_single_process():
-            # Collectives between hosts time out if a process is half a minute late.
-            self._step.lower(state, *inputs).compile()
-            self._compiled.add(shapes)
-            barrier()
-        next_state, metrics = self._step(state, *inputs)
+        inputs = state, self._constants, self._part.place(batch), jax.random.fold_in(self._key, step)
+        program = self._part.program_for(*inputs)
+        if (shapes := tuple(map(np.shape, batch.values()))) not in self._met:
+            self._met.add(shapes)
+            barrier()  # collectives between hosts time out if a process is half a minute late
+        next_state, metrics = program(*inputs)
         return next_state, metrics
 
 

@@ -53,7 +53,19 @@ def test_a_resnet_stores_less_too():
     assert stored_bytes("resnet", "layers") < 0.7 * 0.7 * stored_bytes("resnet", "none")
 
 
-@pytest.mark.parametrize("tower", ["vit", "bert", "clip", pytest.param("resnet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+def test_rn50_stores_less_for_little_arithmetic(monkeypatch):
+    """With "dots" it recomputes the convolutions that sum over 64 products or fewer: one percent of a step."""
+    monkeypatch.setitem(TOWERS, "rn50", (ResNet(ResNetConfig(224), 1024), random_images(16, 224), {"train": True}))
+    none, dots, layers = (stored_bytes("rn50", remat) for remat in ("none", "dots", "layers"))
+    assert layers < dots < 0.5 * none
+    stored, again = (
+        count_flops(jax.grad(loss), params) for loss, params in map(loss_of, 2 * ["rn50"], ["none", "dots"])
+    )
+    assert stored < again < 1.02 * stored
+
+
+@pytest.mark.parametrize("tower", ["vit", "bert", "clip"])
 def test_stored_bytes_and_arithmetic(tower):
     """From "none" to "dots" to "layers", less is stored for the backward pass, and the arithmetic does not decrease."""
     kept, flops = [], []

@@ -57,7 +57,7 @@ def test_a_valid_run_passes(recipe):
         ("stages.1.objective.augmentation.outside", "grey", "'edge', 'white', 'black'"),
         ("preprocessing.resize", "stretch", "'squash', 'crop'"),
         ("dtype", "float16", "'float32', 'bfloat16'"),
-        ("remat", "all", "'none', 'dots', 'layers'"),
+        ("remat", "all", "'auto', 'none', 'dots', 'layers'"),
     ],
 )
 def test_a_wrong_word_is_named_with_the_choices(recipe, name, word, choices):

@@ -32,7 +32,7 @@ SPLIT = ("--mesh.data", "1", "--mesh.fsdp", "8")
 
 @pytest.fixture
 def run():
-    return load_config(CONFIG)
+    return replace(load_config(CONFIG), remat="none")
 
 
 @pytest.mark.parametrize(

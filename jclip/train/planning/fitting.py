@@ -1,7 +1,7 @@
 """Searches for changes that make a run fit the memory of its devices without changing its results.
 
 The run is compiled with each change, in the order of their cost: splitting the parameters over all devices, recomputing
-more activations, and micro-batches.
+more activations, and micro-batches. A run whose `remat` is "auto" recomputes more by itself.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.plan import assemble_shapes, device_bytes
+from jclip.train.planning.remat import choose
 
 _WORTH = 0.98  # changes that leave more than this share of the memory are not worth their cost
 
@@ -46,12 +47,13 @@ class Fit:
         return max(self.then) <= self.memory
 
 
-def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None) -> int:
-    """Returns the bytes of a stage on one device, from the compiler; the tokenizer is needed as in `plan_stages`.
+def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None, memory: int | None = None) -> int:
+    """Returns the bytes of a stage on one device, from the compiler; `tokenizer` and `memory` are as in `plan_stages`.
 
     Raises JclipError if the run is not valid, or cannot run on these devices.
     """
-    return device_bytes(assemble_shapes(run, index, devices_of(run), tokenizer))
+    part = assemble_shapes(run, index, devices_of(run), tokenizer)
+    return device_bytes(choose(part, memory, device_bytes).part)
 
 
 def fit(
@@ -100,7 +102,7 @@ def _split(devices: int, run: Run, over: set[int]) -> Run | None:
 
 
 def _remat(run: Run, over: set[int]) -> Run | None:
-    if run.remat == "layers":
+    if run.remat in ("auto", "layers"):
         return None
     return replace(run, remat="dots" if run.remat == "none" else "layers")
 

@@ -11,11 +11,12 @@ from jclip.accelerators.roofline import Estimate, estimate
 from jclip.accelerators.targets import Place
 from jclip.parallel.replication import Replication
 from jclip.parallel.sharding import batch_devices
-from jclip.train.assembly import StageParts, assemble, devices_of
+from jclip.train.assembly import Devices, StageParts, assemble, devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.batches import largest_batch
 from jclip.train.planning.fitting import Fit, fit
 from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage
+from jclip.train.planning.remat import Choice, choose
 
 Progress = Callable[[str], object]
 
@@ -75,7 +76,8 @@ def plan_on(
     The budgets are in steps or examples.
 
     Args:
-      largest: look for the largest batch of each stage that fits, which takes two to four more compilations.
+      largest: look for the largest batch of each stage that fits with the same `remat`. It takes two to four more
+        compilations.
       seconds: time limit of one compilation.
       progress: receives a description of the current step.
 
@@ -102,7 +104,8 @@ def plan_on(
             stages.append(process.call(assemble_stage, run, index))
         for index, each in enumerate(stages):
             doing = f"looking for the largest batch of stage {index + 1}"
-            batch = _largest_batch(run, index, each, need) if largest else None
+            same = replace(run, remat=each.plan.remat)
+            batch = _largest_batch(same, index, each, need) if largest else None
             found.append(_on_target(each, place, batch))
         fits = None
         if not all(each.compiled.fits for each in stages):
@@ -115,14 +118,24 @@ def plan_on(
 def assemble_stage(compiler: Compiler, run: Run, index: int) -> Assembled:
     """Plans and compiles a stage, in the compiler's process."""
     devices = devices_of(run, compiler.devices)
-    part = assemble(run, index, devices)
-    return Assembled(plan_stage(part), devices.copies, batch_devices(part.mesh), _compile(compiler, part))
+    choice = _chosen(compiler, run, index, devices)
+    part = choice.part
+    return Assembled(plan_stage(choice), devices.copies, batch_devices(part.mesh), _compile(compiler, part))
 
 
 def compile_stage(compiler: Compiler, run: Run, index: int) -> Compiled:
     """Compiles a stage, in the compiler's process. The result has no text, only memory."""
-    part = assemble(run, index, devices_of(run, compiler.devices))
-    return replace(_compile(compiler, part), text="")
+    choice = _chosen(compiler, run, index, devices_of(run, compiler.devices))
+    return replace(_compile(compiler, choice.part), text="")
+
+
+def _chosen(compiler: Compiler, run: Run, index: int, devices: Devices) -> Choice:
+    """Returns a stage with the least recomputation that fits, as far as the run leaves the choice."""
+
+    def needed(part: StageParts) -> int:
+        return _compile(compiler, part).needed  # kept, so that the chosen one is not compiled again
+
+    return choose(assemble(run, index, devices), compiler.place.target.memory, needed)
 
 
 def _compile(compiler: Compiler, part: StageParts) -> Compiled:

@@ -11,8 +11,9 @@ from jclip.errors import JclipError
 from jclip.parallel.sharding import bytes_per_device, on_mesh
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, open_stage
-from jclip.train.configuration import Run
+from jclip.train.configuration import RematChoice, Run
 from jclip.train.planning.flops import count_flops
+from jclip.train.planning.remat import Choice, choose
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,9 @@ class StagePlan:
       flops: FLOPs of the whole stage.
       state_bytes: bytes of parameters and optimizer slots, each counted once.
       device_state_bytes: bytes of them on one device.
+      remat: activations that the backward pass recomputes; "auto" if the run leaves the choice and nothing was
+        compiled.
+      remat_reason: reason of that choice.
       device_step_bytes: other bytes of a step on one device (batch, teacher, activations, gradients), from this
         machine's compiler. None if nothing was compiled.
       step_seconds, seconds: duration of a step and of the whole stage; None if the devices' rate is unknown.
@@ -46,6 +50,8 @@ class StagePlan:
     devices: int
     state_bytes: int
     device_state_bytes: int
+    remat: RematChoice
+    remat_reason: str
     device_step_bytes: int | None
     step_seconds: float | None
     seconds: float | None
@@ -58,6 +64,7 @@ def plan_stages(
     *,
     compiled: bool = False,
     tflops: float | None = None,
+    memory: int | None = None,
 ) -> list[StagePlan]:
     """Returns the plan of every stage, from shapes alone.
 
@@ -68,11 +75,13 @@ def plan_stages(
       tokenizer: needed for budgets in epochs, for which the data are opened.
       compiled: compile each stage's step to measure its memory, which takes about ten seconds at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
+      memory: bytes of one device, to choose `remat` in a run with "auto"; None if unknown.
     """
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
     parts = [assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages))]
-    return [plan_stage(part, compiled, tflops) for part in parts]
+    choices = [choose(part, memory, device_bytes) if compiled else Choice(part) for part in parts]
+    return [plan_stage(choice, compiled, tflops) for choice in choices]
 
 
 def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer | None) -> StageParts:
@@ -82,8 +91,9 @@ def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer
     return assemble(run, index, devices, open_stage(run, index, devices, tokenizer))
 
 
-def plan_stage(part: StageParts, compiled: bool = False, tflops: float | None = None) -> StagePlan:
+def plan_stage(choice: Choice, compiled: bool = False, tflops: float | None = None) -> StagePlan:
     """Returns the plan of an assembled stage; the options are those of `plan_stages`."""
+    part = choice.part
     stage, state, devices = part.stage, part.state_shapes, part.mesh.size
     with jax.set_mesh(part.mesh):
         per_step = count_flops(part.step, state, part.program.constants, part.program.batch, _key())
@@ -106,6 +116,8 @@ def plan_stage(part: StageParts, compiled: bool = False, tflops: float | None = 
         devices=devices,
         state_bytes=_bytes(state),
         device_state_bytes=in_place,
+        remat=choice.remat,
+        remat_reason=choice.reason,
         device_step_bytes=device_bytes(part) - in_place if compiled else None,
         step_seconds=step_seconds,
         seconds=None if step_seconds is None else step_seconds * part.steps,
@@ -114,7 +126,10 @@ def plan_stage(part: StageParts, compiled: bool = False, tflops: float | None = 
 
 def device_bytes(part: StageParts) -> int:
     """Returns the bytes of the compiled step on one device, including the state, whose memory is donated."""
-    memory = lower_step(part).compile().memory_analysis()
+    state = on_mesh(part.state_shapes, part.shardings)
+    with jax.set_mesh(part.mesh):
+        program = part.program_for(state, part.program.constants, part.program.batch, _key())
+    memory = program.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
     return int(used + memory.temp_size_in_bytes)
 

@@ -12,6 +12,7 @@ from jclip.accelerators.compiling import SECONDS
 from jclip.accelerators.targets import Place, parse_place
 from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
+from jclip.parallel.memory import device_memory
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.replication import Replication
 from jclip.stages import Budget
@@ -70,7 +71,7 @@ def plan(
       on: devices that need not be here, such as "v5e:8x8" or "h100:4x8": the stages are compiled by their compiler.
       compiled: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
-      memory: memory of one device in GiB, for `fit`; by default as the device reports. Needs `compiled`.
+      memory: memory of one device in GiB, for `fit` and `remat`; by default as the device reports. Needs `compiled`.
       largest_batch: look for the largest batch that fits on the target; two to four more compilations a stage.
       seconds: time limit of one compilation for the target.
       measured: also run a few steps of each stage on the attached devices, on random inputs.
@@ -122,16 +123,21 @@ def _plan_here(
     devices = devices_of(run)
     if compiled:
         progress("compiling the stages to measure their memory")
-    stages = tuple(plan_stages(run, devices, tokenizer, compiled=compiled, tflops=tflops))
-    device, limit = jax.local_devices()[0], None if memory is None else int(memory * 2**30)
-    if limit is None and compiled and device.platform != "cpu":
-        limit = (device.memory_stats() or {}).get("bytes_limit")
+    own = _own_memory() if compiled else None
+    limit = int(memory * 2**30) if memory is not None else own if jax.default_backend() != "cpu" else None
+    stages = tuple(plan_stages(run, devices, tokenizer, compiled=compiled, tflops=tflops, memory=limit or own))
     found = None
     if limit is not None:
         progress("looking for settings that fit")
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in stages)
-        found = fit(run, limit, needs, partial(compiled_need, tokenizer=tokenizer))
+        found = fit(run, limit, needs, partial(compiled_need, tokenizer=tokenizer, memory=limit))
     return RunPlan(_reads(run), stages, devices.copies, found)
+
+
+def _own_memory() -> int | None:
+    """Returns the bytes of one of this process's devices; None if they are simulated on a CPU for others."""
+    simulated = jax.default_backend() == "cpu" and jax.device_count() > 1
+    return None if simulated else device_memory()
 
 
 def _tokenizer(run: Run) -> Tokenizer | None:

@@ -1,0 +1,27 @@
+"""Memory of the devices."""
+
+import jax
+
+from jclip.io.machine import machine_memory
+from jclip.parallel.processes import gather
+
+_CPU_SHARE = 0.75  # of the machine's memory: data, checkpoints on their way and the system need some
+
+
+def device_memory() -> int | None:
+    """Returns the bytes that programs may use on one of this process's devices; None if it does not say.
+
+    A CPU's devices share three quarters of the machine's memory.
+    """
+    device = jax.local_devices()[0]
+    if device.platform == "cpu":
+        memory = machine_memory()
+        return None if memory is None else int(_CPU_SHARE * memory) // jax.local_device_count()
+    limit: int | None = (device.memory_stats() or {}).get("bytes_limit")
+    return limit
+
+
+def least_device_memory() -> int | None:
+    """Returns the smallest `device_memory` of all processes; None if one of them does not know. They exchange it."""
+    found = gather(device_memory() or 0)
+    return min(found) or None

@@ -1,0 +1,89 @@
+"""Choice of what the backward pass recomputes, in runs whose `remat` is "auto"."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jclip.models.compute import Remat
+from jclip.parallel.sharding import batch_devices, bytes_per_device
+from jclip.train.assembly import StageParts
+from jclip.train.configuration import RematChoice
+from jclip.units import format_size
+
+_ROOM = 0.95  # share of the memory that a step may take; batches on their way and evaluations need some
+_SAFETY = 4  # steps with an estimate below this part of the memory are not compiled to be measured
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a stage recomputes.
+
+    Attributes:
+      part: the stage, assembled accordingly.
+      reason: the reason in a few words, such as "none would need 82 GiB of 76 GiB"; "" if nothing was chosen.
+    """
+
+    part: StageParts
+    reason: str = ""
+
+    @property
+    def remat(self) -> RematChoice:
+        """Activations that are recomputed; "auto" if the run leaves the choice, and it was not made."""
+        return self.part.remat if self.reason else self.part.run.remat
+
+
+def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> Choice:
+    """Returns a stage with the least recomputation that fits, if its run leaves the choice ("auto").
+
+    The same stage on devices with the same memory gives the same choice. A step is not measured if it needs a small
+    part of the memory by an estimate from its shapes, so that short runs do not wait for it. Otherwise it is compiled;
+    what was compiled is kept by `StageParts.program_for`.
+
+    Args:
+      part: the stage, as `assemble` returns it.
+      memory: bytes of one device; None if unknown, for which the choice is "dots".
+      measure: returns the bytes of a stage's step on one device, such as `device_bytes`.
+    """
+    if part.run.remat != "auto":
+        return Choice(part)
+    if memory is None:
+        return Choice(part.with_remat("dots"), "the devices do not report their memory")
+    estimated = _estimate(part)
+    if _SAFETY * estimated <= memory:
+        return Choice(part, f"about {format_size(estimated)} of {format_size(memory)} are needed")
+    tried: list[str] = []
+    words: tuple[Remat, ...] = ("none", "dots")
+    for word in words:
+        changed = part.with_remat(word)
+        need = _measured(changed, measure)
+        if need is not None and need <= _ROOM * memory:
+            needed = f"{format_size(need)} of {format_size(memory)} are needed"
+            return Choice(changed, "; ".join((needed, *tried)))
+        tried.append(f"{word} would need {'too much' if need is None else format_size(need)}")
+    return Choice(part.with_remat("layers"), f"{', '.join(tried)} of {format_size(memory)}")
+
+
+def _measured(part: StageParts, measure: Callable[[StageParts], int]) -> int | None:
+    """Returns the bytes of a stage's step; None if the compiler refuses it because it needs too much."""
+    try:
+        return measure(part)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return None
+
+
+def _estimate(part: StageParts) -> int:
+    """Returns the approximate bytes of a stage's step on one device: state, gradients, and all activations."""
+    state, model = bytes_per_device(part.state_shapes, part.shardings), part.run.model
+    rows = -(-part.stage.batch_size // batch_devices(part.mesh))
+    wide = jnp.dtype(part.run.dtype).itemsize / 2
+    activations = 0.0
+    for each in part.program.batch.values():
+        if len(each.shape) == 4:  # images
+            activations += model.image.activation_bytes
+        elif len(each.shape) == 2:  # tokens
+            activations += model.text.activation_bytes(each.shape[1])
+    return int(2 * state + rows * wide * activations)
