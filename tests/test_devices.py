@@ -81,10 +81,8 @@ def test_state_is_divided_and_what_is_replicated_is_not():
 def test_what_is_sent_grows_with_the_devices():
     # 70 MB of gradients, and 0.7 MB for each pair of seven other devices.
     sent = [{"all-reduce": 70_000_000, "all-gather": pairs * 700_000} for pairs in (16, 32)]
-    found = Series(
-        TARGETS["h100"], 8,
-        tuple((pairs, replace(STEP, sent=each, times={"h100": (1.0, 0.0)})) for pairs, each in zip((16, 32), sent, strict=True)),
-    )  # fmt: skip
+    both = [replace(STEP, sent=each, times={"h100": (1.0, 0.0)}) for each in sent]
+    found = Series(TARGETS["h100"], 8, ((16, both[0]), (32, both[1])))
     assert found.links(64, 8) == pytest.approx((70e6 + 64 * 0.7e6) / 450e9)
     # 64 devices: 63/64 instead of 7/8 of the gradients, and nine times the features. Eight devices share the network.
     assert found.links(64, 64) == pytest.approx((70e6 * 63 / 64 / (7 / 8) + 64 * 0.7e6 * 9) / 400e9)
