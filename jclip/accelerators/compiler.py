@@ -15,11 +15,13 @@ from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.targets import Place
 from jclip.cache.results import keep_result, read_result
 from jclip.errors import first_line
+from jclip.extras import installing
 
 _FORMAT = 1  # of the results that are kept
 _COMPILERS = ("jaxlib", "libtpu", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "nvidia-cudnn-cu12")
 _FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+_LACKING = re.compile(r"cudnn|ptxas|nvlink|libdevice|libtpu", re.IGNORECASE)  # parts that the extra installs
 _TOO_LARGE = re.compile(r"Ran out of memory .*?(?:\(|Used )([\d.]+)([KMGT]?)\)? (?:exceeds|of)", re.DOTALL)
 
 
@@ -30,12 +32,14 @@ class Compiled:
     Attributes:
       needed: bytes that the program needs: arguments, results that take none of their memory, and temporaries.
       available: bytes that it may use.
-      text: the optimised program, as HLO text; "" if the compiler refuses it because it does not fit, as on TPUs.
+      arguments: bytes of the arguments that it uses; 0 if the compiler refuses it because it does not fit, as on TPUs.
+      text: the optimised program, as HLO text; "" if the compiler refuses it.
       seconds: duration of the compilation.
     """
 
     needed: int
     available: int
+    arguments: int
     text: str
     seconds: float
 
@@ -54,12 +58,19 @@ class Compiler:
 
     Args:
       say: receives a description of the current step.
+
+    Raises CompilerFailed if the compiler cannot be loaded.
     """
 
     def __init__(self, place: Place, say: Callable[[str], object] = lambda words: None):
         self.place, self._say = place, say
         jax.devices("cpu")  # jax then initialises no other backend when the target's plugin is loaded
-        self.devices: Sequence[jax.Device] = place.target.arrangement.compile_only(place.target.name, place.shape)
+        try:
+            self.devices: Sequence[jax.Device] = place.target.arrangement.compile_only(place.target.name, place.shape)
+        except Exception as error:  # each platform has its own kinds
+            raise CompilerFailed(
+                f"{place.name}: the compiler cannot be loaded: {first_line(error)}: {self._install}"
+            ) from None
 
     def compile(self, lowered: Any) -> Compiled:
         """Compiles the result of `jax.jit(...).lower`, or returns the result that is kept from an earlier time.
@@ -81,10 +92,18 @@ class Compiler:
         except jax.errors.JaxRuntimeError as error:
             if found := _TOO_LARGE.search(str(error)):
                 needed = int(float(found[1]) * _UNITS[found[2]])
-                return Compiled(needed, available, "", time.monotonic() - begun)
-            raise CompilerFailed(f"{self.place.name}: the compiler refuses the program: {first_line(error)}") from None
-        needed = self.place.target.arrangement.needed(program.memory_analysis())
-        return Compiled(needed, available, program.as_text(), time.monotonic() - begun)
+                return Compiled(needed, available, 0, "", time.monotonic() - begun)
+            lacking = f": {self._install}" if _LACKING.search(str(error)) else ""
+            raise CompilerFailed(
+                f"{self.place.name}: the compiler refuses the program: {first_line(error)}{lacking}"
+            ) from None
+        memory = program.memory_analysis()
+        needed, arguments = self.place.target.arrangement.needed(memory), memory.argument_size_in_bytes
+        return Compiled(needed, available, arguments, program.as_text(), time.monotonic() - begun)
+
+    @property
+    def _install(self) -> str:
+        return installing(self.place.target.arrangement.modules[0])
 
     def _key(self, text: str) -> str:
         """Returns the digest of a program, its devices, and the compilers' versions and flags."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from jclip.accelerators.collectives import Collective, as_scatter, kind_of, read_collective
-from jclip.accelerators.hlo_text import Computation, Instruction, Module, read_module
+from jclip.accelerators.hlo_text import Computation, Instruction, Module, read_module, unreadable
 from jclip.accelerators.products import count_products, target_of
 from jclip.accelerators.traffic import count_traffic
 from jclip.accelerators.trips import trip_count
+from jclip.errors import JclipError
 from jclip.plain import shown
 
 
@@ -91,8 +92,13 @@ def account(text: str) -> Account:
 
     Raises JclipError if the text cannot be read.
     """
-    module = read_module(text)
-    return _Reader(module).read(module.entry)
+    try:
+        module = read_module(text)
+        return _Reader(module).read(module.entry)
+    except JclipError:
+        raise
+    except (ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        raise unreadable("a shape or an attribute") from None
 
 
 class _Reader:
@@ -114,7 +120,7 @@ class _Reader:
     def _of(self, instruction: Instruction, computation: Computation, started: set[str]) -> Account:
         if instruction.opcode == "while":
             return self._loop(instruction, computation)
-        if instruction.opcode in ("call", "async-start"):
+        if instruction.base in ("call", "async"):
             return _total(map(self.read, self._module.called(instruction)))
         if instruction.opcode == "conditional":
             branches = map(self.read, self._module.called(instruction))
@@ -138,7 +144,7 @@ class _Reader:
 
     def _own(self, instruction: Instruction, computation: Computation) -> "_Inside":
         """Returns the products and collectives of an instruction, with those inside a fusion."""
-        if instruction.opcode == "fusion":
+        if instruction.base == "fusion":
             insides = [self._fused(each) for each in self._module.called(instruction)]
             return _Inside(
                 sum(each.products for each in insides),

@@ -77,7 +77,7 @@ class Array:
     def in_memory(self) -> bool:
         """True if the array is in the device's main memory.
 
-        Space 0 is main memory. On TPU, space 1 is vector memory on the chip, which only tiled arrays use; the others are
+        Space 0 is main memory. On TPU, space 1 is vector memory on the chip, which only tiled arrays use; others are
         flags, scalars and the host's memory. On CUDA, space 1 is main memory that collectives use.
         """
         found = _SPACE.search(self.layout)
@@ -139,7 +139,12 @@ class Instruction:
         try:
             return read_shape(self._shape)
         except (ValueError, IndexError):
-            raise _unreadable(self.name) from None
+            raise unreadable(self.name) from None
+
+    @cached_property
+    def base(self) -> str:
+        """Opcode of what is executed: "slice" for a "slice-start", which executes it beside others."""
+        return self.opcode.removesuffix("-start")
 
     @property
     def array(self) -> Array:
@@ -211,7 +216,7 @@ class Computation:
         for each, is_root in self._read():
             if is_root:
                 return self.instructions[each.name]
-        raise _unreadable(self.name)
+        raise unreadable(self.name)
 
     @cached_property
     def parameters(self) -> Mapping[int, Instruction]:
@@ -235,13 +240,13 @@ class Computation:
         try:
             return self.instructions[user.operands[number]]
         except (KeyError, IndexError):
-            raise _unreadable(user.name) from None
+            raise unreadable(user.name) from None
 
     def operands(self, user: Instruction) -> list[Instruction]:
         """Returns the instructions whose results are the operands, each once."""
         names = dict.fromkeys(user.operands)
         if not names.keys() <= self.instructions.keys():
-            raise _unreadable(user.name)
+            raise unreadable(user.name)
         return [self.instructions[name] for name in names]
 
     def operands_in_order(self, user: Instruction) -> list[Instruction]:
@@ -255,7 +260,7 @@ class Computation:
                 continue
             opcode = _OPCODE.search(line, found.end())
             if opcode is None:
-                raise _unreadable(found[2])
+                raise unreadable(found[2])
             shape = line[found.end() : opcode.start()]
             yield Instruction(found[2], opcode[1], shape, line[opcode.end() :]), found[1] is not None
 
@@ -286,7 +291,7 @@ class Module:
         try:
             return self.computations[name]
         except KeyError:
-            raise _unreadable(name) from None
+            raise unreadable(name) from None
 
 
 def read_module(text: str) -> Module:
@@ -298,12 +303,14 @@ def read_module(text: str) -> Module:
     found = list(_COMPUTATION.finditer(text))
     entries = [each[2] for each in found if each[1]]
     if start < 0 or len(entries) != 1:
-        raise JclipError("the compiler's text is not one program in HLO: its version of XLA may print it differently")
+        raise unreadable("its beginning, which is not that of one program in HLO")
     header = read_attributes(text[start : text.index("\n", start)])
     computations = {}
     for each in found:
         end = text.find("\n}", each.end())
         computations[each[2]] = Computation(each[2], text[each.end() : len(text) if end < 0 else end])
+    if not computations[entries[0]].instructions:
+        raise unreadable(entries[0])
     counts = [int(header.get(key, "1")) for key in ("num_partitions", "replica_count")]
     return Module(computations[entries[0]], computations, prod(counts))
 
@@ -326,5 +333,6 @@ def read_attributes(text: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _unreadable(name: str) -> JclipError:
+def unreadable(name: str) -> JclipError:
+    """Returns the error for text in another form than those that are read here; `name` says where."""
     return JclipError(f"the compiler's text cannot be read at {name}: its version of XLA may print it differently")

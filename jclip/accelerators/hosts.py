@@ -90,9 +90,9 @@ class Hosts:
     gpu: Gpu
     largest: int = 8
 
-    modules: ClassVar = ("jax_cuda12_plugin",)
+    modules: ClassVar[tuple[str, ...]] = ("jax_cuda12_plugin",)
     # Autotuning needs a device. Without it, XLA finds no tiles for Triton's matrix products.
-    flags: ClassVar = ("--xla_gpu_autotune_level=0", "--xla_gpu_enable_triton_gemm=false")
+    flags: ClassVar[tuple[str, ...]] = ("--xla_gpu_autotune_level=0", "--xla_gpu_enable_triton_gemm=false")
 
     @property
     def possible(self) -> str:

@@ -1,7 +1,7 @@
 """FLOPs of the matmuls and convolutions of optimised HLO, those of the libraries that it calls included."""
 
 from collections.abc import Mapping, Sequence
-from math import prod
+from math import gcd, prod
 from typing import Any
 
 from jclip.accelerators.hlo_text import Array, Computation, Instruction, leaves
@@ -40,7 +40,7 @@ def count_products(instruction: Instruction, computation: Computation) -> int | 
     if instruction.opcode == "convolution":
         image, kernel = (_operand(computation, instruction, number) for number in (0, 1))
         return _convolution(instruction.attributes, image, kernel, instruction.array)
-    if instruction.opcode == "custom-call":
+    if instruction.base == "custom-call":
         return _library_call(instruction, computation)
     return 0
 
@@ -107,13 +107,17 @@ def _valid_pairs(size: int, kernel: int, outputs: int, window: Mapping[str, str]
     """Counts pairs of a position in the output and one in the kernel that meet an element of the input."""
     stride, left, right = (int(window.get(key, "1")) for key in ("stride", "lhs_dilate", "rhs_dilate"))
     before = int(window.get("pad", "0_0").partition("_")[0])
-    if (stride, left, right, before) == (1, 1, 1, 0) and outputs + kernel - 1 <= size:
-        return outputs * kernel
-    return sum(
-        (at := output * stride + place * right - before) % left == 0 and 0 <= at // left < size
-        for output in range(outputs)
-        for place in range(kernel)
-    )
+    common = gcd(stride, left)
+    period = left // common  # every so many outputs meet an element, and the others a gap
+    inverse = pow(stride // common, -1, period)
+    pairs = 0
+    for offset in range(-before, kernel * right - before, right):
+        if offset % common == 0:
+            first, last = max(0, -(offset // stride)), min(outputs - 1, ((size - 1) * left - offset) // stride)
+            meeting = (-offset // common * inverse) % period
+            first += (meeting - first) % period
+            pairs += max(0, (last - first) // period + 1)
+    return pairs
 
 
 def _window(text: str) -> dict[str, list[str]]:

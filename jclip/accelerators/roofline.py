@@ -19,6 +19,11 @@ ASSUMPTIONS = (
     "kernels, and input.",
 )
 """Sentences for the user about every estimate."""
+CYCLES = (
+    "The compiler's count of cycles also has arithmetic other than products, and the rates that small products reach; "
+    "communication is added to it."
+)
+"""Sentence for the user about `Estimate.compiler`."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,16 @@ class Estimate:
       traffic: seconds of the other instructions.
       links: seconds of the communication with other devices.
       peak: seconds of all products at the peak rate.
+      compiler: seconds of the step by the compiler's own count of clock cycles, communication added; None for targets
+        whose compiler does not count them. They are closer: they include arithmetic other than products, and the rates
+        that small products reach.
     """
 
     products: float
     traffic: float
     links: float
     peak: float
+    compiler: float | None
 
     @property
     def seconds(self) -> float:
@@ -57,22 +66,27 @@ class Estimate:
 def estimate(account: Account, place: Place) -> Estimate:
     """Returns the estimated time of one step on these devices; see ASSUMPTIONS."""
     target = place.target
-    products = traffic = 0.0
+    products = traffic = compiler = 0.0
     for each in account.work:
         compute, move = each.products / target.peak, each.traffic / target.bandwidth
         if compute >= move:
             products += each.times * compute
         else:
             traffic += each.times * move
+        if each.cycles and target.clock:
+            compiler += each.times * each.cycles / target.clock
+        elif not each.opcode.endswith(("-start", "-done")):  # copies beside the computation
+            compiler += each.times * max(compute, move)
     linked = place.devices if target.platform == "tpu" else place.devices // place.hosts
     links = sum(each.times * _seconds(each, target, linked) for each in account.collectives)
-    return Estimate(products, traffic, links, account.products / target.peak)
+    own = compiler + links if account.cycles and target.clock else None
+    return Estimate(products, traffic, links, account.products / target.peak, own)
 
 
 def _seconds(collective: Collective, target: Target, linked: int) -> float:
     """Returns the seconds of one execution; `linked` devices in sequence have links to each other.
 
-    The bytes that a ring sends from one host to the next are spread over the network of the group's devices there. Those
+    The bytes that a ring sends from one host to the next are spread over the network of all its devices there. Those
     of a permute or an all-to-all are sent by each device itself.
     """
     if not collective.spans(linked):

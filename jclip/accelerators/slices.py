@@ -30,8 +30,8 @@ class Slices:
     devices_per_chip: int = 1
     chip: str = ""
 
-    modules: ClassVar = ("libtpu",)
-    flags: ClassVar = ()
+    modules: ClassVar[tuple[str, ...]] = ("libtpu",)
+    flags: ClassVar[tuple[str, ...]] = ()
 
     @property
     def possible(self) -> str:

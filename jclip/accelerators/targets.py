@@ -76,6 +76,7 @@ class Target:
       host_devices: devices of a host.
       source: sources of the figures.
       arrangement: shapes in which it can be had.
+      clock: clock of a TPU in Hz; its compiler estimates in cycles. 0 for GPUs, whose compiler does not.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Target:
     host_devices: int
     source: str
     arrangement: Arrangement
+    clock: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -160,11 +162,15 @@ def _tpu(
     memory: float,
     bandwidth: float,
     peak: float,
+    cycle: int,
     link: float,
     network: float,
     source: str,
 ) -> Target:
-    """Returns a TPU from a chip's figures: GiB of one device, and GB/s, TFLOP/s, GB/s and GB/s of a chip."""
+    """Returns a TPU from a chip's figures: GiB of one device, and GB/s, TFLOP/s, GB/s and GB/s of a chip.
+
+    `cycle` is the number of FLOPs that a device's matrix units make in a cycle: two per element and cycle.
+    """
     cores = arrangement.devices_per_chip
     return Target(
         name,
@@ -178,6 +184,7 @@ def _tpu(
         CHIPS_PER_HOST * cores,
         f"{source}; {_LIMIT}",
         arrangement,
+        peak * _TERA / cores / cycle,
     )
 
 
@@ -201,37 +208,37 @@ _ALL = (
     _tpu(
         "v3", "TPU v3 (one core)",
         Slices(((2, 2), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32)), devices_per_chip=2),
-        memory=15.48, bandwidth=900, peak=123, link=328, network=3.1,
+        memory=15.48, bandwidth=900, peak=123, cycle=2 * 2 * 128**2, link=328, network=3.1,
         source=f"{_CLOUD.format('v3')}; links: 4 of 656 Gbit/s, Jouppi et al. 2020; network: not published, as v5e",
     ),
     _tpu(
         "v4", "TPU v4",
         Slices(_DEEP, block=4, largest=(16, 16, 16), chip="megacore"),
-        memory=30.75, bandwidth=1228, peak=275, link=300, network=6.25,
+        memory=30.75, bandwidth=1228, peak=275, cycle=8 * 2 * 128**2, link=300, network=6.25,
         source=f"{_CLOUD.format('v4')}; network: 25 GB/s a host, \"How to Scale Your Model\"",
     ),
     _tpu(
         "v5e", "TPU v5e",
         Slices(_FLAT),
-        memory=15.75, bandwidth=819, peak=197, link=200, network=3.125,
+        memory=15.75, bandwidth=819, peak=197, cycle=4 * 2 * 128**2, link=200, network=3.125,
         source=_CLOUD.format("v5e"),
     ),
     _tpu(
         "v5p", "TPU v5p",
         Slices(_DEEP, block=4, largest=(16, 16, 24)),
-        memory=95.74, bandwidth=2765, peak=459, link=600, network=6.25,
+        memory=95.74, bandwidth=2765, peak=459, cycle=8 * 2 * 128**2, link=600, network=6.25,
         source=_CLOUD.format("v5p"),
     ),
     _tpu(
         "v6e", "TPU v6e (Trillium)",
         Slices(_FLAT),
-        memory=31.25, bandwidth=1638, peak=918, link=400, network=12.5,
+        memory=31.25, bandwidth=1638, peak=918, cycle=4 * 2 * 256**2, link=400, network=12.5,
         source=_CLOUD.format("v6e"),
     ),
     _tpu(
         "tpu7x", "TPU7x (Ironwood, one core)",
         Slices(_DEEP, block=4, largest=(16, 16, 36), devices_per_chip=2),
-        memory=94.75, bandwidth=7380, peak=2307, link=600, network=12.5,
+        memory=94.75, bandwidth=7380, peak=2307, cycle=4 * 2 * 256**2, link=600, network=12.5,
         source=_CLOUD.format("TPU7x"),
     ),
     _gpu(

@@ -8,17 +8,20 @@
 - Gathers and scatters count the rows that they touch.
 """
 
+from collections.abc import Iterable
+
 from jclip.accelerators.hlo_text import Array, Computation, Instruction, Module, leaves
 from jclip.accelerators.products import target_of
 
 _FREE = frozenset(
     {
         "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id",
-        "opt-barrier", "add-dependency", "domain", "async-update", "async-done", "while", "call", "conditional",
+        "opt-barrier", "add-dependency", "domain", "async-update", "async-done",
     }
 )  # fmt: skip
 _FREE_CALLS = frozenset({"AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "Sharding"})
-_SLICES = frozenset({"slice", "dynamic-slice", "gather", "slice-start"})
+_SLICES = frozenset({"slice", "dynamic-slice", "gather"})
+_UPDATES = frozenset({"dynamic-update-slice", "scatter"})
 _VIEWS = frozenset({"bitcast", "reshape"})
 
 
@@ -31,16 +34,17 @@ def count_traffic(instruction: Instruction, computation: Computation, module: Mo
         return _fusion(instruction, computation, module)
     results, operands = leaves(instruction.shape), computation.operands(instruction)
     if opcode.endswith("-done"):
-        return _in_memory(results)
-    if opcode in _SLICES:
-        source, piece = leaves(operands[0].shape)[0], results[min(1, len(results) - 1)]
+        return 0 if operands[0].base in _UPDATES else _in_memory(results)
+    begins = opcode.endswith("-start")  # and its -done writes the result
+    if instruction.base in _SLICES:
+        source, shape = leaves(operands[0].shape)[0], instruction.shape
+        piece = leaves(shape[1] if isinstance(shape, tuple) else shape)[0]
         read = piece.stored if source.in_memory else 0
-        indices = sum(_in_memory(leaves(each.shape)) for each in operands[1:])
-        return read + indices + (0 if opcode == "slice-start" else _in_memory((piece,)))
-    if opcode in ("dynamic-update-slice", "scatter"):
-        return _update(instruction, computation) if results[0].in_memory else 0
-    read = sum(_in_memory(leaves(each.shape)) for each in operands)
-    if opcode.endswith("-start"):
+        return read + _all_in_memory(operands[1:]) + (0 if begins else _in_memory((piece,)))
+    if instruction.base in _UPDATES:
+        return _all_in_memory(operands[1:]) + (_update(instruction, computation) if results[0].in_memory else 0)
+    read = _all_in_memory(operands)
+    if begins:
         return read
     if opcode == "custom-call" and len(results) > 1 and results[-1].dtype in ("s8", "u8"):
         results = results[:-1]  # the library's scratch space
@@ -72,14 +76,16 @@ def _read(value: Instruction, inside: Computation, module: Module) -> int:
         first = user.operands[0] == value.name and value.name not in user.operands[1:]
         if first and user.opcode in _SLICES:
             total += user.array.stored
-        elif first and user.opcode in ("dynamic-update-slice", "scatter"):
+        elif first and user.opcode in _UPDATES:
             total += 0 if _updates_in_place(user, inside) else whole
         elif user.opcode in _VIEWS:
             total += _read(user, inside, module)
         elif user.opcode == "fusion":
             (nested,) = module.called(user)
-            numbers = [number for number, each in enumerate(user.operands) if each == value.name]
-            total += sum(_read(nested.parameters[number], nested, module) for number in numbers)
+            for number in (number for number, each in enumerate(user.operands) if each == value.name):
+                total += _read(nested.parameters[number], nested, module)
+                if _viewed(nested.root, nested) is nested.parameters[number]:
+                    total += _read(user, inside, module)
         elif user.opcode != "tuple":  # a tuple passes it on, in place
             return whole
     return min(whole, total)
@@ -91,7 +97,7 @@ def _written(root: Instruction, inside: Computation, module: Module) -> int:
         return _written(inside.operand(root, 0), inside, module)
     if root.opcode == "parameter":
         return 0
-    if root.opcode in ("dynamic-update-slice", "scatter") and _updates_in_place(root, inside):
+    if root.opcode in _UPDATES and _updates_in_place(root, inside):
         return _update(root, inside)
     if root.opcode == "fusion" and not isinstance(root.shape, tuple):
         (nested,) = module.called(root)
@@ -101,17 +107,28 @@ def _written(root: Instruction, inside: Computation, module: Module) -> int:
 
 def _updates_in_place(update: Instruction, inside: Computation) -> bool:
     """Returns True if an update changes a parameter's array, possibly after other updates."""
-    target = inside.operand(update, 0)
-    while target.opcode in _VIEWS or target.opcode in ("dynamic-update-slice", "scatter"):
-        target = inside.operand(target, 0)
+    target = update
+    while target.opcode in _UPDATES:
+        target = _viewed(inside.operand(target, 0), inside)
     return target.opcode == "parameter"
 
 
+def _viewed(value: Instruction, inside: Computation) -> Instruction:
+    """Returns the instruction of which a value is only another view."""
+    while value.opcode in _VIEWS:
+        value = inside.operand(value, 0)
+    return value
+
+
 def _update(update: Instruction, computation: Computation) -> int:
-    """Returns the bytes that an update in place moves; a scatter also reads the rows that it adds to."""
-    if update.opcode == "scatter":
+    """Returns the bytes of the updated part of the array; a scatter also reads the rows that it adds to."""
+    if update.base == "scatter":
         return 2 * leaves(computation.operand(update, 2).shape)[0].stored
     return leaves(computation.operand(update, 1).shape)[0].stored
+
+
+def _all_in_memory(values: Iterable[Instruction]) -> int:
+    return sum(_in_memory(leaves(each.shape)) for each in values)
 
 
 def _in_memory(arrays: tuple[Array, ...]) -> int:

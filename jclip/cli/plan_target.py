@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jclip.accelerators.roofline import ASSUMPTIONS
+from jclip.accelerators.roofline import ASSUMPTIONS, CYCLES
 from jclip.accelerators.targets import TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
@@ -78,9 +78,11 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
     for heading, cells in _rows(plans, steps).items():
         table.add_row(heading, *cells)
     console.print(table)
-    console.tell(f"Compiled by {target.title}'s own compiler, on this machine. Nothing was run.")
+    console.tell(f"Compiled for {target.title} by its own compiler, on this machine. Nothing was run.")
     if any(step.estimate for step in steps):
         console.tell(f"Times are estimates, from published rates. {' '.join(ASSUMPTIONS)}")
+    if any(step.estimate and step.estimate.compiler for step in steps):
+        console.tell(CYCLES)
     for sentence in dict.fromkeys(sentence for step in steps for sentence in step.unknown):
         console.tell(f"Not in the estimate: {sentence}")
 
@@ -131,6 +133,10 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
         )
         for step in steps
     ]
+    if any(step.estimate and step.estimate.compiler for step in steps):
+        rows["  by the compiler's count of cycles"] = [
+            _or_none(step.estimate and step.estimate.compiler, format_duration) for step in steps
+        ]
     rows["estimated use of the peak"] = [
         _or_none(step.estimate, lambda found: f"{found.utilisation:.0%}") for step in steps
     ]
@@ -154,8 +160,8 @@ def _or_none(value: Any, show: Any) -> str:
 def _sent(step: StageOnTarget, kind: str) -> str:
     if step.communication is None:
         return "-"
-    count, _, sent = step.communication.get(kind, (0, 0, 0))
-    return f"{count}, {format_size(sent)}"
+    found = step.communication.get(kind)
+    return f"{found.instructions}, {format_size(found.wire)}" if found else "0"
 
 
 def as_record(found: RunPlan) -> dict[str, Any]:
@@ -167,6 +173,7 @@ def as_record(found: RunPlan) -> dict[str, Any]:
     steps = [
         {
             **dataclasses.asdict(step),
+            "communication": {kind: each._asdict() for kind, each in (step.communication or {}).items()},
             "headroom": step.headroom,
             "seconds": step.estimate.seconds if step.estimate else None,
         }

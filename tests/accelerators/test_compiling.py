@@ -15,6 +15,7 @@ from jclip.accelerators.compiling import CompilerProcess
 from jclip.accelerators.targets import parse_place
 from jclip.accelerators.watched import resident
 from jclip.errors import JclipError
+from jclip.outside import import_file
 
 FAKE = Path(__file__).parent / "fake_child.py"
 ROOT = Path(__file__).parents[2]
@@ -151,6 +152,18 @@ def test_nothing_is_left_when_the_command_is_ended(how, tmp_path):
         caller.send_signal(how)
         caller.wait(20)
         assert wait_for(lambda: not any(map(is_alive, pids)))
+
+
+def test_classes_of_a_configuration_file_are_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    (tmp_path / "mine.py").write_text(
+        "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    width: int\n"
+        "    def area(self):\n        return self.width ** 2\n"
+    )
+    mine = import_file(tmp_path / "mine.py").Mine(3)
+    serve = "from jclip.accelerators import child; child.Compiler = lambda place, say: None; child.serve()"
+    with CompilerProcess(parse_place("v5e:2x2"), command=(sys.executable, "-c", serve)) as process:
+        assert process.call(lambda compiler, each: each.area(), mine) == 9
 
 
 def test_the_child_answers():

@@ -87,6 +87,12 @@ def test_figures_of_a_device_are_those_of_its_share_of_the_chip():
     assert (v5e.host_devices, tpu7x.host_devices) == (4, 8)
 
 
+@pytest.mark.parametrize(("name", "ghz"), [("v3", 0.94), ("v4", 1.05), ("v5e", 1.5), ("v5p", 1.75), ("h100", 0)])
+def test_clocks(name, ghz):
+    """Those of TPUs are in Google's papers and in "How to Scale Your Model"."""
+    assert TARGETS[name].clock == pytest.approx(ghz * 1e9, rel=0.005)
+
+
 def test_every_target_has_its_figures_and_their_source():
     for name, target in TARGETS.items():
         assert target.name == name and len(target.source) > 20

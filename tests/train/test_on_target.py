@@ -14,7 +14,10 @@ from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.cli import main
 from jclip.errors import JclipError
 from jclip.extras import MissingExtra
+from jclip.parallel.sharding import bytes_per_device
+from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning import on_target
+from jclip.train.planning.plan import argument_bytes
 from jclip.train.planning.planning import plan
 from tests.train.toy import toy_run
 
@@ -31,8 +34,9 @@ class CpuCompiler:
     def compile(self, lowered):
         program = lowered.compile()
         found = program.memory_analysis()
-        needed = found.argument_size_in_bytes + found.temp_size_in_bytes
-        return Compiled(needed, self.place.target.memory, program.as_text(), 0.1)
+        arguments = found.argument_size_in_bytes
+        needed = arguments + found.temp_size_in_bytes
+        return Compiled(needed, self.place.target.memory, arguments, program.as_text(), 0.1)
 
 
 class Compilers:
@@ -96,8 +100,22 @@ def test_every_stage_is_compiled_once(run, compilers):
         assert step.state == stage.device_state_bytes < step.needed
         assert step.headroom == step.available - step.needed > 15 * GIB
         assert step.products == pytest.approx(stage.flops_per_step / 8, rel=0.2)
-        assert step.communication["all-reduce"][2] > 0
+        assert step.communication["all-reduce"].wire > 0
         assert step.estimate.seconds > 0 and step.largest_batch is None
+
+
+@pytest.mark.parametrize(("used", "needed"), [(-300, 1300), (0, 1000), (64, 1000)])  # TPUs pad arguments
+def test_arguments_that_a_step_does_not_use_are_counted(used, needed, run):
+    part = assemble(run, 0, devices_of(run))
+    arguments = argument_bytes(part)
+    # Parameters of everything on each device, two slots of those that train, and one row of the batch.
+    assert part.stage.batch_size == 8 and arguments > bytes_per_device(part.state_shapes, part.shardings)
+
+    class Fixed:
+        def compile(self, lowered):
+            return Compiled(1000, 2000, arguments + used, "", 0.1)
+
+    assert on_target._compile(Fixed(), part).needed == needed
 
 
 def test_the_largest_batch_is_looked_for(run, compilers):
@@ -182,7 +200,7 @@ def test_as_json(compilers, capsys):
     assert record["place"]["target"]["peak"] == 197e12 and record["place"]["devices"] == 8
     for step in record["on"]:
         assert step["headroom"] == step["available"] - step["needed"] and step["seconds"] > 0
-        assert step["communication"]["all-reduce"]
+        assert step["communication"]["all-reduce"]["wire"] > 0
     assert len(record["assumptions"]) > 2 and record["measured"] == []
 
 

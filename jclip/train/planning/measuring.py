@@ -65,11 +65,12 @@ def _random(shapes: Any) -> Any:
     def fill() -> Any:
         leaves, tree = jax.tree.flatten(shapes)
         keys = jax.random.split(jax.random.key(0), len(leaves) or 1)
-        return tree.unflatten(
+        arrays = [
             0.02 * jax.random.normal(key, leaf.shape, leaf.dtype)
             if jnp.issubdtype(leaf.dtype, jnp.floating)
             else jnp.zeros(leaf.shape, leaf.dtype)
             for key, leaf in zip(keys, leaves, strict=False)
-        )
+        ]
+        return jax.tree.unflatten(tree, arrays)
 
     return jax.jit(fill, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, shapes))()

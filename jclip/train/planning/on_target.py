@@ -6,16 +6,16 @@ from dataclasses import dataclass, replace
 from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.compiler import Compiled, Compiler
 from jclip.accelerators.compiling import SECONDS, CompilerProcess
-from jclip.accelerators.hlo import Account, account
+from jclip.accelerators.hlo import Account, Communication, account
 from jclip.accelerators.roofline import Estimate, estimate
 from jclip.accelerators.targets import Place
 from jclip.parallel.replication import Replication
 from jclip.parallel.sharding import batch_devices
-from jclip.train.assembly import assemble, devices_of
+from jclip.train.assembly import StageParts, assemble, devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.batches import largest_batch
 from jclip.train.planning.fitting import Fit, fit
-from jclip.train.planning.plan import StagePlan, lower_step, plan_stage
+from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage
 
 Progress = Callable[[str], object]
 
@@ -29,7 +29,7 @@ class StageOnTarget:
       available: bytes that it may use.
       state: bytes of parameters and optimizer slots.
       products: FLOPs of the step's matmuls and convolutions; None if the compiler refuses a step that does not fit.
-      communication: number of collectives, of their executions, and bytes sent, by kind; None as above.
+      communication: number and bytes of collectives by kind; None as above.
       estimate: estimated time of the step; None as above.
       unknown: sentences about what the account leaves out.
       largest_batch: largest global batch that fits; None if it was not asked for, or if none fits.
@@ -40,7 +40,7 @@ class StageOnTarget:
     available: int
     state: int
     products: int | None
-    communication: dict[str, tuple[int, int, int]] | None
+    communication: dict[str, Communication] | None
     estimate: Estimate | None
     unknown: tuple[str, ...]
     largest_batch: int | None
@@ -116,15 +116,20 @@ def assemble_stage(compiler: Compiler, run: Run, index: int) -> Assembled:
     """Plans and compiles a stage, in the compiler's process."""
     devices = devices_of(run, compiler.devices)
     part = assemble(run, index, devices)
-    plan = plan_stage(part)
-    compiled = compiler.compile(lower_step(part))
-    return Assembled(plan, devices.copies, batch_devices(part.mesh), compiled)
+    return Assembled(plan_stage(part), devices.copies, batch_devices(part.mesh), _compile(compiler, part))
 
 
 def compile_stage(compiler: Compiler, run: Run, index: int) -> Compiled:
     """Compiles a stage, in the compiler's process. The result has no text, only memory."""
     part = assemble(run, index, devices_of(run, compiler.devices))
-    return replace(compiler.compile(lower_step(part)), text="")
+    return replace(_compile(compiler, part), text="")
+
+
+def _compile(compiler: Compiler, part: StageParts) -> Compiled:
+    """Compiles a step; what it needs includes arguments that it does not use, which are on the devices all the same."""
+    found = compiler.compile(lower_step(part))
+    unused = max(argument_bytes(part) - found.arguments, 0) if found.arguments else 0
+    return replace(found, needed=found.needed + unused)
 
 
 def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> int | None:
@@ -151,7 +156,7 @@ def _on_target(stage: Assembled, place: Place, batch: int | None) -> StageOnTarg
         available=compiled.available,
         state=stage.plan.device_state_bytes,
         products=counted.products if counted else None,
-        communication={kind: tuple(each) for kind, each in counted.by_kind().items()} if counted else None,
+        communication=counted.by_kind() if counted else None,
         estimate=estimate(counted, place) if counted else None,
         unknown=counted.unknown if counted else (),
         largest_batch=batch,

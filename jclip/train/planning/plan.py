@@ -126,6 +126,12 @@ def lower_step(part: StageParts) -> Any:
         return part.compiled.lower(state, part.program.constants, part.program.batch, _key())
 
 
+def argument_bytes(part: StageParts) -> int:
+    """Returns the bytes of a step's arguments on one device: state, constants and batch."""
+    arguments = (on_mesh(part.state_shapes, part.shardings), part.program.constants, part.program.batch)
+    return bytes_per_device(arguments, jax.tree.map(lambda leaf: leaf.sharding, arguments))
+
+
 def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
 

@@ -94,7 +94,7 @@ def plan(
     if memory is not None and not 0 < memory < math.inf:
         raise JclipError(f"--memory is {memory}; expected a number above 0")
     if not 0 < seconds < math.inf:
-        raise JclipError(f"the time limit is {seconds} s; expected a number above 0")
+        raise JclipError(f"the time limit is {seconds:g} s; expected a number above 0 (--minutes)")
     tokenizer = _tokenizer(run)
     if place is not None:
         run = _in_steps(run, tokenizer)

@@ -15,6 +15,9 @@ from jclip.accelerators.targets import TARGETS, Place, parse_place
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
+KINDS = {
+    "v3": "TPU v3", "v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite", "tpu7x": "TPU7x",
+}  # fmt: skip
 
 
 def lower(compiler, *shape, step=lambda x: x @ x.T, donate=()):
@@ -41,11 +44,11 @@ def test_every_target(name):
         count, hosts, platform, kind = process.call(layout)
         assert (count, hosts) == (process.place.devices, process.place.hosts)
         assert platform == {"tpu": "tpu", "cuda": "gpu"}[TARGETS[name].platform]
-        assert kind.split()[-1].lower()[:2] in TARGETS[name].title.lower()
+        assert kind == KINDS.get(name, TARGETS[name].title)
         result = process.call(product, 1024, 512)
         # A part of the argument, all of it gathered, and a part of the result.
         assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024)
-        assert result.fits and "all-gather" in result.text
+        assert result.fits and ("all-gather" in result.text or "collective-permute" in result.text)
 
 
 @pytest.mark.parametrize(("name", "hosts"), [("v5e:4x4", 4), ("v5p:2x2x2", 2), ("h100:2x8", 2)])
@@ -59,8 +62,11 @@ def test_what_a_tpu_enforces_is_what_is_reported(name):
 
     def chain(compiler, gib):
         rows = int(gib * GIB / 4 / 4096) // 8 * 8 * len(compiler.devices)
-        weights = jnp.ones((4096, 4096))
-        step = lambda x: jnp.tanh(x @ weights) @ weights  # noqa: E731
+
+        def step(x):
+            weights = jnp.ones((4096, 4096))
+            return jnp.tanh(x @ weights) @ weights
+
         return compiler.compile(lower(compiler, rows, 4096, step=step, donate=0))
 
     place = parse_place(name)
@@ -93,7 +99,7 @@ def test_a_compiler_that_aborts():
         assert process.call(layout)[0] == 512  # another process
 
 
-def test_results_are_kept(processes, monkeypatch, tmp_path):
+def test_results_are_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("JCLIP_CACHE", str(tmp_path))
     said = []
     first, again, other = (run(said, *shape) for shape in ((512, 256), (512, 256), (512, 128)))

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import jax
 import pytest
 
 from jclip.accelerators.hlo import account
@@ -10,9 +9,7 @@ from jclip.accelerators.roofline import estimate
 from jclip.configs.loading import load_config
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape
-from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning.on_target import assemble_stage
-from jclip.train.planning.plan import lower_step
 from jclip.train.planning.reduced import reduce
 
 pytestmark = pytest.mark.slow
@@ -37,8 +34,7 @@ def compiled(processes, place, run, index):
     stage = process.call(assemble_stage, run, index)
     result = stage.compiled
     assert stage.plan.devices == 4 and result.fits and result.seconds > 0
-    # Less than the state is possible: a stage may not use all parameters, and arguments that nothing uses are dropped.
-    assert 0.3 * stage.plan.device_state_bytes < result.needed < 2**30
+    assert stage.plan.device_state_bytes < result.needed < 2**30
     found = account(result.text)
     assert found.products == pytest.approx(stage.plan.flops_per_step / 4, rel=0.5) and found.traffic > 0
     time = estimate(found, process.place)
@@ -77,12 +73,3 @@ def test_every_axis_of_the_mesh(place, mesh, runs, processes):
 @pytest.mark.parametrize("place", PLACES)
 def test_a_resnet(place, runs, processes):
     compiled(processes, place, runs("chinese_clip/rn50"), 1)
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_the_same_products_as_on_this_machine(place, runs, processes):
-    """The accounts of the CPU's program and of an accelerator's agree, whatever is fused."""
-    run = runs("chinese_clip/vit_b_16")
-    here = account(lower_step(assemble(run, 1, devices_of(run, jax.devices()[:4]))).compile().as_text())
-    _, there = compiled(processes, place, run, 1)
-    assert there.products == pytest.approx(here.products, rel=0.1)
