@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from jclip.accelerators.compiling import CompilerProcess
 from jclip.accelerators.hlo import account
@@ -46,6 +47,19 @@ class Key:
     pairs: int
 
 
+class Times(NamedTuple):
+    """Estimated seconds of a step without communication."""
+
+    products: float
+    traffic: float
+    cycles: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds by the compiler's own count if it makes one, and by the roofline if not."""
+        return self.cycles or self.products + self.traffic
+
+
 @dataclass(frozen=True)
 class Step:
     """Compiled step; bytes, FLOPs and seconds are those of one device.
@@ -56,7 +70,8 @@ class Step:
       whole: bytes of them on all devices, each counted once.
       gradients: bytes of all gradients.
       flops: FLOPs of its products; 0 if the compiler refuses it because it does not fit.
-      times: estimated seconds of products and of memory traffic, for each target that shares the program.
+      times: estimated seconds of products, of memory traffic, and of both by the compiler's own count of cycles (0
+        if it makes none), for each target that shares the program.
       sent: bytes that it sends to other devices, by kind of collective.
       seconds: duration of the compilation.
     """
@@ -66,7 +81,7 @@ class Step:
     whole: int
     gradients: int
     flops: int
-    times: dict[str, tuple[float, float]]
+    times: dict[str, Times]
     sent: dict[str, int]
     seconds: float
 
@@ -81,7 +96,7 @@ def read(file: Path = FILE) -> Steps:
     found: Steps = {}
     for row in json.loads(file.read_text(encoding="utf-8")):
         key = Key(**{name: row.pop(name) for name in Key.__dataclass_fields__})
-        row["times"] = {name: tuple(times) for name, times in row["times"].items()}
+        row["times"] = {name: Times(*times) for name, times in row["times"].items()}
         found[key] = Step(**row)
     return found
 
@@ -119,10 +134,11 @@ def compile_step(process: CompilerProcess, key: Key) -> Step:
     if not compiled.text:
         return step
     counted = account(compiled.text)
-    times = {}
+    times: dict[str, Times] = {}
     for name in (place.target.name, *SHARED.get(place.target.name, ())):
         spent = estimate(counted, Place(TARGETS[name], place.shape))
-        times[name] = (spent.products, spent.traffic)
+        cycles = spent.compiler - spent.links if spent.compiler else 0.0
+        times[name] = Times(spent.products, spent.traffic, cycles)
     sent = {kind: each.wire for kind, each in counted.by_kind().items()}
     return replace(step, flops=counted.products, times=times, sent=sent)
 
@@ -218,14 +234,14 @@ class Series:
         """Returns the FLOPs of a step on one device."""
         return self._line([(each, step.flops) for each, step in self._accounted]).at(pairs)
 
-    def computing(self, pairs: float) -> tuple[float, float]:
-        """Returns the estimated seconds of products and of memory traffic."""
-        name = self.target.name
-        products, traffic = (
-            self._line([(each, step.times[name][part]) for each, step in self._accounted]).at(pairs)
-            for part in range(2)
-        )
-        return products, traffic
+    def times(self, pairs: float) -> Times:
+        """Returns the estimated seconds without communication."""
+        known = [(each, step.times[self.target.name]) for each, step in self._accounted]
+        return Times(*(self._line([(each, times[part]) for each, times in known]).at(pairs) for part in range(3)))
+
+    def computing(self, pairs: float) -> float:
+        """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
+        return self.times(pairs).seconds
 
     def links(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of communication.
@@ -244,7 +260,7 @@ class Series:
 
     def seconds(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of a step."""
-        return sum(self.computing(pairs)) + self.links(pairs, devices)
+        return self.computing(pairs) + self.links(pairs, devices)
 
     @property
     def accounted(self) -> bool:

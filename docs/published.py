@@ -92,10 +92,9 @@ def published_table(steps: Steps) -> str:
         cells = ["-"] * 4
         if found:
             reached = rate * found.flops(pairs) / pairs
-            products, traffic = found.computing(pairs)
-            links = found.links(pairs, run.devices)
+            times, links = found.times(pairs), found.links(pairs, run.devices)
             peak = FLOAT16 if run.target == "v100" else target.peak
-            seconds = products * target.peak / peak + traffic + links
+            seconds = times.products * target.peak / peak + times.traffic + links
             days = seconds * count / 86_400
             needed = gib(found.needed(pairs, run.devices))
             cells = [f"{reached / 1e12:,.1f}", needed, f"{days:,.2g}", f"{run.days / days:,.1f}"]

@@ -98,11 +98,12 @@ class Scaled:
         return self.series.needed(pairs, devices) + max(more, 0.0)
 
     def computing(self, form: Impl, pairs: int, devices: int) -> float:
-        """Returns the seconds of products and memory traffic; products of the loss at the rate of full precision."""
-        target = self.series.target
-        compiled = products(pairs, self.series.devices) / target.peak
+        """Returns the seconds without communication, with the loss's products at the rate of full precision."""
+        target, times = self.series.target, self.series.times(pairs)
+        # The compiler's count of cycles knows this rate; the roofline takes the peak for all products.
+        compiled = products(pairs, self.series.devices) / (precise_peak(target) if times.cycles else target.peak)
         share = 0.75 if form == "dense" else 1.0  # it keeps the logits for the backward pass
-        return sum(self.series.computing(pairs)) - compiled + share * products(pairs, devices) / precise_peak(target)
+        return times.seconds - compiled + share * products(pairs, devices) / precise_peak(target)
 
     def links(self, form: Impl, pairs: int, devices: int) -> float:
         """Returns the seconds of communication without latencies: gradients, parameters, and the loss."""

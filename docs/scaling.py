@@ -146,7 +146,7 @@ def _cell(model: Scaled, form: Impl, devices: int, fixed: bool) -> str:
     if needed > model.series.target.memory:
         return f"{gib(needed)}, too much"
     total = model.seconds(form, pairs, devices)
-    return f"{gib(needed)}, {format_duration(total)}, {sum(model.series.computing(pairs)) / total:.0%}"
+    return f"{gib(needed)}, {format_duration(total)}, {model.series.computing(pairs) / total:.0%}"
 
 
 def limits_table(steps: Steps, costs: Costs) -> str:
@@ -164,7 +164,7 @@ def limits_table(steps: Steps, costs: Costs) -> str:
 def _limit(model: Scaled, form: Impl, pairs: int) -> str:
     """Returns the limits of a form: devices on which it needs too much memory, or a tenth of the step's time."""
     counts = [1 << power for power in range(3, 15)]
-    alone = sum(model.series.computing(pairs))
+    alone = model.series.computing(pairs)
     if model.series.needed(pairs, 8) > model.series.target.memory:
         return "the step does not fit"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs import compiled, devices
-from docs.compiled import Key, Line, Series, Step, series
+from docs.compiled import Key, Line, Series, Step, Times, series
 from docs.devices import Cell, cells, confirmed, next_batch, places, smallest
 from docs.tables import rewritten
 from jclip.accelerators.targets import TARGETS, parse_place
@@ -16,7 +16,7 @@ from jclip.configs.loading import load_config
 ROOT = Path(__file__).parents[1]
 GIB = 2**30
 STEP = Step(
-    needed=4 * GIB, state=GIB, whole=GIB, gradients=GIB, flops=16 * 10**11, times={"v5e": (1.0, 0.5)},
+    needed=4 * GIB, state=GIB, whole=GIB, gradients=GIB, flops=16 * 10**11, times={"v5e": Times(1.0, 0.5, 0.0)},
     sent={"all-reduce": 7 * 10**9}, seconds=40.0,
 )  # fmt: skip
 
@@ -24,7 +24,10 @@ STEP = Step(
 def steps(*needed: tuple[int, int]) -> Series:
     """Returns steps for a v5e, with its 15.75 GiB, from pairs per device and GiB; the time grows with the pairs."""
     found = [
-        (pairs, replace(STEP, needed=size * GIB, flops=pairs * 10**11, times={"v5e": (pairs / 16, pairs / 32)}))
+        (
+            pairs,
+            replace(STEP, needed=size * GIB, flops=pairs * 10**11, times={"v5e": Times(pairs / 16, pairs / 32, 0.0)}),
+        )
         for pairs, size in needed
     ]
     return Series(TARGETS["v5e"], 8, tuple(found))
@@ -81,25 +84,29 @@ def test_state_is_divided_and_what_is_replicated_is_not():
 def test_what_is_sent_grows_with_the_devices():
     # 70 MB of gradients, and 0.7 MB for each pair of seven other devices.
     sent = [{"all-reduce": 70_000_000, "all-gather": pairs * 700_000} for pairs in (16, 32)]
-    both = [replace(STEP, sent=each, times={"h100": (1.0, 0.0)}) for each in sent]
+    both = [replace(STEP, sent=each, times={"h100": Times(1.0, 0.0, 0.0)}) for each in sent]
     found = Series(TARGETS["h100"], 8, ((16, both[0]), (32, both[1])))
     assert found.links(64, 8) == pytest.approx((70e6 + 64 * 0.7e6) / 450e9)
     # 64 devices: 63/64 instead of 7/8 of the gradients, and nine times the features. Eight devices share the network.
     assert found.links(64, 64) == pytest.approx((70e6 * 63 / 64 / (7 / 8) + 64 * 0.7e6 * 9) / 400e9)
     assert found.links(64, 1) == 0
     permuted = Series(
-        TARGETS["h100"], 8, ((16, replace(STEP, sent={"collective-permute": 7}, times={"h100": (1, 0)})),)
+        TARGETS["h100"], 8, ((16, replace(STEP, sent={"collective-permute": 7}, times={"h100": Times(1, 0, 0)})),)
     )
     assert permuted.rate("collective-permute", 64) == 50e9
 
 
 def test_time_is_that_of_the_target_which_shares_the_program():
     key = Key("chinese_clip/vit_b_16", "everything", "a100:8", "data", "dots", 16)
-    step = replace(STEP, times={"a100": (1.0, 0.5), "a100-40": (1.0, 0.7)}, sent={})
+    step = replace(STEP, times={"a100": Times(1.0, 0.5, 0.0), "a100-40": Times(1.0, 0.7, 0.0)}, sent={})
     known = {key: step, replace(key, place="a100:8x8", pairs=8): step}
     found = series(known, *key_of(key), "a100-40", "data", "dots")
     assert found and found.target.name == "a100-40" and found.seconds(16, 8) == 1.7
     assert series(known, *key_of(key), "h200", "data", "dots") is None
+
+
+def test_the_compilers_own_count_of_cycles_is_preferred():
+    assert Times(1.0, 0.5, 0.0).seconds == 1.5 and Times(1.0, 0.5, 2.0).seconds == 2.0
 
 
 def key_of(key: Key) -> tuple[str, str]:
