@@ -107,7 +107,8 @@ def next_batch(found: Series) -> int | None:
         fixed = first.state + first.gradients
         each = max(first.needed - fixed, first.needed // 20) / found.steps[0][0]
         pairs = _rounded((_AIM * memory - fixed) / each)
-        pairs = pairs if pairs > found.steps[0][0] else max(found.steps[0][0] // 2, 1)
+        if pairs in known or pairs < 1:
+            pairs = max(found.steps[0][0] // 2, 1)
         return min(pairs, _MOST) if pairs not in known else None
     if len(known) > 2 or confirmed(found):
         return None
