@@ -5,7 +5,7 @@
 #   make test-full            the slow tests too, and fuzzing for 4 minutes         (FUZZ_SECONDS=60: for one)
 #   make test-accelerators    tests with the compilers of TPUs and GPUs, which test-full includes (3 GB, once)
 #   make lint                 only lint and types
-#   make ledger               rewrite the tables of docs/ledger.md, and docs/layers.svg
+#   make ledger               rewrite the tables of the documents in docs, and docs/layers.svg; compiles nothing
 
 VENV := .venv
 ARGS ?=
@@ -49,8 +49,10 @@ lint: $(VENV)/.installed-test
 	$(VENV)/bin/mypy
 
 ledger: $(VENV)/.installed
-	$(VENV)/bin/python docs/ledger.py
+	$(VENV)/bin/python -m docs.ledger
 	$(VENV)/bin/python -m docs.layers
+	$(VENV)/bin/python -m docs.devices --draw
+	$(VENV)/bin/python -m docs.scaling --draw
 
 clean:
 	rm -rf .venv .venv-3.12 .venv-plan .venv-3.12-plan .mypy_cache .pytest_cache .ruff_cache .hypothesis build jclip.egg-info .fuzz

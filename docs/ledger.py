@@ -1,19 +1,13 @@
-"""Rewrites the tables of docs/ledger.md from jclip/configs/figures.py: `python docs/ledger.py`."""
+"""Rewrites the tables of docs/ledger.md from jclip/configs/figures.py: `python -m docs.ledger`."""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
+from docs.tables import rewritten, table
 from jclip.configs import figures
 from jclip.configs.figures import joined
 
 FILE = Path(__file__).with_suffix(".md")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"|{'|'.join(f' {cell} ' if cell else ' ' for cell in cells)}|\n" for cells in lines)
 
 
 def model(size: str) -> str:
@@ -85,15 +79,10 @@ TABLES = {
 }
 
 
-def rewritten(text: str) -> str:
-    """Returns the document with new tables between <!-- NAME --> and <!-- end -->."""
-    return re.sub(
-        r"(<!-- ([\w-]+) -->\n).*?(<!-- end -->)",
-        lambda match: f"{match[1]}\n{TABLES[match[2]]()}\n{match[3]}",
-        text,
-        flags=re.DOTALL,
-    )
+def generated() -> dict[str, str]:
+    """Returns the document's tables by name."""
+    return {name: draw() for name, draw in TABLES.items()}
 
 
 if __name__ == "__main__":
-    FILE.write_text(rewritten(FILE.read_text(encoding="utf-8")), encoding="utf-8")
+    FILE.write_text(rewritten(FILE.read_text(encoding="utf-8"), generated()), encoding="utf-8")

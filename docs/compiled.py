@@ -1,0 +1,297 @@
+"""Steps that accelerators' compilers have compiled, and what follows from them for other batches and devices.
+
+docs/compiled.json keeps one record for each compiled step; docs/devices.md and docs/scaling.md are drawn from it.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.hlo import account
+from jclip.accelerators.roofline import estimate
+from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
+from jclip.configs.loading import load_config
+from jclip.io.files import whole_file
+from jclip.models.compute import Remat
+from jclip.parallel.mesh import MeshShape
+from jclip.train.configuration import Run
+from jclip.train.planning.on_target import Assembled, assemble_stage
+
+FILE = Path(__file__).with_suffix(".json")
+MESHES = {"data": MeshShape(), "fsdp": MeshShape(data=1, fsdp=-1)}
+"""Meshes by name: parameters are replicated, or split over all devices."""
+SHARED = {"a100": ("a100-40",), "h100": ("h200",)}
+"""Targets for which the compiler of another one gives the same program."""
+
+
+@dataclass(frozen=True, order=True)
+class Key:
+    """Step of one stage.
+
+    Attributes:
+      recipe, stage: names of the recipe and of its stage.
+      place: devices, such as "v5e:2x4".
+      mesh: a name of MESHES.
+      remat: rematerialisation.
+      pairs: pairs per device and step.
+    """
+
+    recipe: str
+    stage: str
+    place: str
+    mesh: str
+    remat: Remat
+    pairs: int
+
+
+class Times(NamedTuple):
+    """Estimated seconds of a step without communication."""
+
+    products: float
+    traffic: float
+    cycles: float
+
+    @property
+    def seconds(self) -> float:
+        """Seconds by the compiler's own count if it makes one, and by the roofline if not."""
+        return self.cycles or self.products + self.traffic
+
+
+@dataclass(frozen=True)
+class Step:
+    """Compiled step; bytes, FLOPs and seconds are those of one device.
+
+    Attributes:
+      needed: bytes that the step needs, state included.
+      state: bytes of parameters and optimizer slots.
+      whole: bytes of them on all devices, each counted once.
+      gradients: bytes of all gradients.
+      flops: FLOPs of its products; 0 if the compiler refuses it because it does not fit.
+      times: estimated seconds of products, of memory traffic, and of both by the compiler's own count of cycles (0
+        if it makes none), for each target that shares the program.
+      sent: bytes that it sends to other devices, by kind of collective.
+      seconds: duration of the compilation.
+    """
+
+    needed: int
+    state: int
+    whole: int
+    gradients: int
+    flops: int
+    times: dict[str, Times]
+    sent: dict[str, int]
+    seconds: float
+
+
+Steps = dict[Key, Step]
+
+
+def read(file: Path = FILE) -> Steps:
+    """Returns the compiled steps of a file; none if it does not exist."""
+    if not file.exists():
+        return {}
+    found: Steps = {}
+    for row in json.loads(file.read_text(encoding="utf-8")):
+        key = Key(**{name: row.pop(name) for name in Key.__dataclass_fields__})
+        row["times"] = {name: Times(*times) for name, times in row["times"].items()}
+        found[key] = Step(**row)
+    return found
+
+
+def write(steps: Mapping[Key, Step], file: Path = FILE) -> None:
+    """Writes the compiled steps, one a line."""
+    rows = [json.dumps(asdict(key) | asdict(step)) for key, step in sorted(steps.items())]
+    with whole_file(file, replace=True) as partial:
+        partial.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+
+
+def stage_run(key: Key) -> Run:
+    """Returns a run of one stage of a recipe alone, as a step is compiled."""
+    run = load_config(key.recipe)
+    stage = next(stage for stage in run.stages if stage.name == key.stage)
+    batch = key.pairs * parse_place(key.place).devices
+    stages = (replace(stage, batch_size=batch),)
+    return replace(run, stages=stages, mesh=MESHES[key.mesh], remat=key.remat)
+
+
+def compile_step(process: CompilerProcess, key: Key) -> Step:
+    """Compiles a step; raises JclipError as `CompilerProcess.call` does."""
+    found: Assembled = process.call(assemble_stage, stage_run(key), 0)
+    plan, compiled, place = found.plan, found.compiled, process.place
+    step = Step(
+        needed=compiled.needed,
+        state=plan.device_state_bytes,
+        whole=plan.state_bytes,
+        gradients=4 * plan.trainable,
+        flops=0,
+        times={},
+        sent={},
+        seconds=round(compiled.seconds, 1),
+    )
+    if not compiled.text:
+        return step
+    counted = account(compiled.text)
+    times: dict[str, Times] = {}
+    for name in (place.target.name, *SHARED.get(place.target.name, ())):
+        spent = estimate(counted, Place(TARGETS[name], place.shape))
+        cycles = spent.compiler - spent.links if spent.compiler else 0.0
+        times[name] = Times(spent.products, spent.traffic, cycles)
+    sent = {kind: each.wire for kind, each in counted.by_kind().items()}
+    return replace(step, flops=counted.products, times=times, sent=sent)
+
+
+def program_of(target: str) -> str:
+    """Returns the target whose compiler's program a target uses.
+
+    >>> program_of("a100-40"), program_of("v5e")
+    ('a100', 'v5e')
+    """
+    return next((name for name, others in SHARED.items() if target in others), target)
+
+
+@dataclass(frozen=True)
+class Line:
+    """Quantity that is linear in the batch between known points, and beyond the outer two.
+
+    Attributes:
+      points: (pairs per device, value), ascending.
+    """
+
+    points: tuple[tuple[int, float], ...]
+
+    def at(self, pairs: float) -> float:
+        """Returns the value for a number of pairs per device.
+
+        >>> Line(((8, 10.0), (16, 18.0))).at(32)
+        34.0
+        """
+        if len(self.points) == 1:
+            return self.points[0][1]
+        inner = [i for i in range(1, len(self.points) - 1) if self.points[i][0] <= pairs]
+        (x0, y0), (x1, y1) = self.points[len(inner)], self.points[len(inner) + 1]
+        return y0 + (y1 - y0) * (pairs - x0) / (x1 - x0)
+
+    def where(self, value: float) -> int:
+        """Returns the largest number of pairs whose value is at most this; 0 if there is none.
+
+        >>> Line(((8, 10.0), (16, 18.0))).where(34.9)
+        32
+        """
+        pairs = 0
+        while (further := pairs + _power_below(self, pairs, value)) > pairs:
+            pairs = further
+        return pairs
+
+
+def _power_below(line: Line, pairs: int, value: float) -> int:
+    """Returns the largest power of two that can be added to `pairs`; 0 if none can."""
+    step = 1 << 16
+    while step and line.at(pairs + step) > value:
+        step >>= 1
+    return step
+
+
+@dataclass(frozen=True)
+class Series:
+    """Steps of one stage that differ in the batch alone, compiled for `devices` devices.
+
+    Attributes:
+      target: target whose rates are used.
+      steps: (pairs per device, step), ascending; at least one.
+    """
+
+    target: Target
+    devices: int
+    steps: tuple[tuple[int, Step], ...]
+
+    @property
+    def first(self) -> Step:
+        """The step with the smallest batch."""
+        return self.steps[0][1]
+
+    def state(self, devices: int) -> float:
+        """Returns the bytes of parameters and optimizer slots of one of `devices` devices.
+
+        Of the state that is split, each device has an equal part; the rest is replicated.
+        """
+        split = (self.first.whole - self.first.state) * self.devices / max(self.devices - 1, 1)
+        return self.first.whole - split + split / devices
+
+    def needed(self, pairs: float, devices: int) -> float:
+        """Returns the bytes that a step needs on one of `devices` devices."""
+        line = Line(tuple((each, float(step.needed)) for each, step in self.steps))
+        return line.at(pairs) - self.first.state + self.state(devices)
+
+    def largest(self, devices: int) -> int:
+        """Returns the largest number of pairs per device that fits."""
+        line = Line(tuple((each, step.needed - self.first.state + self.state(devices)) for each, step in self.steps))
+        return line.where(self.target.memory)
+
+    def flops(self, pairs: float) -> float:
+        """Returns the FLOPs of a step on one device."""
+        return self._line([(each, step.flops) for each, step in self._accounted]).at(pairs)
+
+    def times(self, pairs: float) -> Times:
+        """Returns the estimated seconds without communication."""
+        known = [(each, step.times[self.target.name]) for each, step in self._accounted]
+        return Times(*(self._line([(each, times[part]) for each, times in known]).at(pairs) for part in range(3)))
+
+    def computing(self, pairs: float) -> float:
+        """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
+        return self.times(pairs).seconds
+
+    def links(self, pairs: float, devices: int) -> float:
+        """Returns the estimated seconds of communication.
+
+        What a device sends has a part that does not depend on the batch, parameters and gradients, which grows as
+        (n - 1) / n; and a part for each pair of another device, features, which grows as n - 1.
+        """
+        total = 0.0
+        for kind in dict.fromkeys(kind for _, step in self._accounted for kind in step.sent):
+            line = self._line([(each, step.sent.get(kind, 0)) for each, step in self._accounted])
+            fixed = max(line.at(0), 0.0)
+            of_pairs = max(line.at(pairs) - fixed, 0.0)
+            others = (devices - 1) / max(self.devices - 1, 1)
+            total += (fixed * others * self.devices / devices + of_pairs * others) / self.rate(kind, devices)
+        return total
+
+    def seconds(self, pairs: float, devices: int) -> float:
+        """Returns the estimated seconds of a step."""
+        return self.computing(pairs) + self.links(pairs, devices)
+
+    @property
+    def accounted(self) -> bool:
+        """True if a step has been compiled whose work is known."""
+        return bool(self._accounted)
+
+    @property
+    def _accounted(self) -> Sequence[tuple[int, Step]]:
+        return [(pairs, step) for pairs, step in self.steps if step.flops]
+
+    def _line(self, points: Iterable[tuple[int, float]]) -> Line:
+        return Line(tuple((pairs, float(value)) for pairs, value in points))
+
+    def rate(self, kind: str, devices: int) -> float:
+        """Returns B/s of a device; as `jclip.accelerators.roofline` has it."""
+        if self.target.platform == "tpu" or devices <= self.target.host_devices:
+            return self.target.link
+        sharing = 1 if kind in ("collective-permute", "all-to-all") else self.target.host_devices
+        return min(self.target.link, sharing * self.target.network)
+
+
+def series(
+    steps: Mapping[Key, Step], recipe: str, stage: str, target: str, mesh: str, remat: Remat, devices: int = 8
+) -> Series | None:
+    """Returns the compiled steps of a stage for a target; None if there are none."""
+    program = program_of(target)
+    found = [
+        (key.pairs, step)
+        for key, step in sorted(steps.items())
+        if (key.recipe, key.stage, key.mesh, key.remat) == (recipe, stage, mesh, remat)
+        and (place := parse_place(key.place)).target.name == program
+        and place.devices == devices
+    ]
+    return Series(TARGETS[target], devices, tuple(found)) if found else None

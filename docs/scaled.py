@@ -1,0 +1,119 @@
+"""A model of a step's memory and time on any number of devices, fitted to compiled losses and steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls
+
+from docs.compiled import Series
+from docs.losses import WIDTH, Costs, columns, precise_peak, products, rounds
+from jclip.accelerators.targets import Place, parse_place
+from jclip.losses.contrastive import Impl
+
+LATENCY = 10e-6
+"""Assumed seconds of a collective besides its bytes. They are not published, and not in the roofline."""
+
+
+@dataclass(frozen=True)
+class LossModel:
+    """Memory and communication of one form of the loss, fitted to compiled losses.
+
+    Attributes:
+      logits: bytes, in units of the float32 logits that a device holds at once.
+      texts: bytes, in units of the float32 features of the texts of these logits.
+      own: bytes, in units of the float32 features of a device's own pairs.
+      sent: bytes that a device sends, in units of the float32 features of all other devices' texts.
+      collectives: collectives per round.
+      error: largest relative difference of the memory to that of a compiled loss.
+    """
+
+    form: Impl
+    logits: float
+    texts: float
+    own: float
+    sent: float
+    collectives: float
+    error: float
+
+    def needed(self, pairs: int, devices: int, width: int = WIDTH) -> float:
+        """Returns the bytes that the loss needs on one device."""
+        return float(np.dot(_units(self.form, pairs, devices, width), (self.logits, self.texts, self.own)))
+
+    def wire(self, pairs: int, devices: int, width: int = WIDTH) -> float:
+        """Returns the bytes that a device sends."""
+        return self.sent * 4 * width * pairs * (devices - 1)
+
+    def waits(self, pairs: int, devices: int) -> float:
+        """Returns the seconds of latency of its collectives."""
+        return LATENCY * self.collectives * rounds(self.form, pairs, devices) if devices > 1 else 0.0
+
+
+def _units(form: Impl, pairs: int, devices: int, width: int) -> tuple[float, float, float]:
+    held = columns(form, pairs, devices)
+    return 4.0 * pairs * held, 4.0 * width * held, 4.0 * width * pairs
+
+
+def fitted(costs: Costs, form: Impl, platform: str) -> LossModel | None:
+    """Returns the model of a form, fitted to the losses of a platform's compiler; None if fewer than 3 are compiled."""
+    known = [
+        (key.pairs, place.devices, cost)
+        for key, cost in sorted(costs.items())
+        if key.form == form and (place := parse_place(key.place)).target.platform == platform and place.devices > 1
+    ]
+    if len(known) < 3:
+        return None
+    units = np.array([_units(form, pairs, devices, WIDTH) for pairs, devices, _ in known])
+    needed = np.array([cost.needed for *_, cost in known], float)
+    factors, _ = nnls(units / needed[:, None], np.ones(len(known)))  # relative errors
+    sent = max(sum(cost.sent.values()) / (4 * WIDTH * pairs * (devices - 1)) for pairs, devices, cost in known)
+    each = max(sum(cost.times.values()) / rounds(form, pairs, devices) for pairs, devices, cost in known)
+    return LossModel(form, *factors.tolist(), sent, each, float(np.max(np.abs(units @ factors / needed - 1))))
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Memory and time of a stage's step on any number of devices of a target.
+
+    Attributes:
+      series: compiled steps, with the loss in the form "ring".
+      forms: models of all forms.
+    """
+
+    series: Series
+    forms: Mapping[Impl, LossModel]
+
+    def possible(self, devices: int) -> bool:
+        """Returns True if the target can be had with exactly this number of devices."""
+        shape = self.series.target.arrangement.with_devices(devices)
+        return shape is not None and Place(self.series.target, shape).devices == devices
+
+    def needed(self, form: Impl, pairs: int, devices: int) -> float:
+        """Returns the bytes that a device needs.
+
+        The loss counts with what it needs more than the compiled steps' one, as if both were needed at the same time.
+        """
+        compiled = self.forms["ring"].needed(pairs, self.series.devices)
+        more = self.forms[form].needed(pairs, devices) - compiled
+        return self.series.needed(pairs, devices) + max(more, 0.0)
+
+    def computing(self, form: Impl, pairs: int, devices: int) -> float:
+        """Returns the seconds without communication, with the loss's products at the rate of full precision."""
+        target, times = self.series.target, self.series.times(pairs)
+        # The compiler's count of cycles knows this rate; the roofline takes the peak for all products.
+        compiled = products(pairs, self.series.devices) / (precise_peak(target) if times.cycles else target.peak)
+        share = 0.75 if form == "dense" else 1.0  # it keeps the logits for the backward pass
+        return times.seconds - compiled + share * products(pairs, devices) / precise_peak(target)
+
+    def links(self, form: Impl, pairs: int, devices: int) -> float:
+        """Returns the seconds of communication without latencies: gradients, parameters, and the loss."""
+        if devices == 1:
+            return 0.0
+        kind = "collective-permute" if form == "ring" else "all-gather"
+        loss = self.forms[form].wire(pairs, devices) / self.series.rate(kind, devices)
+        return self.series.links(0, devices) + loss
+
+    def seconds(self, form: Impl, pairs: int, devices: int) -> float:
+        """Returns the seconds of a step, latencies of the loss included."""
+        waits = self.forms[form].waits(pairs, devices)
+        return self.computing(form, pairs, devices) + self.links(form, pairs, devices) + waits

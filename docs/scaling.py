@@ -1,0 +1,218 @@
+"""Compiles losses and steps for 1 to 1,024 devices, and draws docs/scaling.md.
+
+    python -m docs.scaling            # compile what is missing in docs/losses.json and docs/compiled.json
+    python -m docs.scaling --draw     # only the page
+
+An interrupted command continues.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs import compiled, losses, published
+from docs.compiled import Key, Series, Steps, compile_step
+from docs.losses import BATCH, FORMS, PER_DEVICE, Costs
+from docs.scaled import Scaled, fitted
+from docs.tables import gib, rewritten, table
+from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.targets import TARGETS, parse_place
+from jclip.console import Console
+from jclip.errors import JclipError
+from jclip.losses.contrastive import Impl
+from jclip.units import format_duration, format_size
+
+FILE = Path(__file__).with_suffix(".md")
+RECIPE, STAGE, REMAT = "chinese_clip/vit_b_16", "everything", "dots"
+SERIES = (
+    ("v5e:2x4", "data", (16, 64)), ("v5e:2x4", "fsdp", (16, 64)),
+    ("h100:8", "data", (16, 128)), ("h100:8", "fsdp", (16, 128)),
+)  # fmt: skip
+"""Places, meshes and pairs per device of the steps to which the model is fitted."""
+CHECKS = (
+    ("v5e:8x8", "data", 64), ("v5e:16x16", "data", 64), ("v5e:16x16", "fsdp", 64),
+    ("h100:8x8", "data", 128), ("h100:8x8", "fsdp", 128),
+)  # fmt: skip
+"""Larger places with which it is compared."""
+SIZES = (1, 8, 64, 256, 1024)
+TARGETS_SHOWN = ("v5e", "h100")
+LIMIT_PAIRS = (64, 256, 1024)
+
+
+def wanted() -> Iterator[Key]:
+    """Yields the steps to compile."""
+    for place, mesh, batches in SERIES:
+        for pairs in batches:
+            yield Key(RECIPE, STAGE, place, mesh, REMAT, pairs)
+    for place, mesh, pairs in CHECKS:
+        yield Key(RECIPE, STAGE, place, mesh, REMAT, pairs)
+
+
+def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
+    """Compiles what is missing, and adds it to the files."""
+    missing = [key for key in losses.wanted() if key not in costs]
+    for number, key in enumerate(missing, 1):
+        console.tell(f"loss {number} of {len(missing)}: {key.form}, {key.place}, {key.pairs} pairs a device")
+        with CompilerProcess(parse_place(key.place)) as process:
+            costs[key] = losses.compile_loss(process, key)
+        losses.write(costs)
+    lacking = [key for key in wanted() if key not in steps]
+    for number, step in enumerate(lacking, 1):
+        console.tell(f"step {number} of {len(lacking)}: {step.place}, {step.mesh}, {step.pairs} pairs a device")
+        with CompilerProcess(parse_place(step.place)) as process:
+            steps[step] = compile_step(process, step)
+        compiled.write(steps)
+
+
+def loss_table(costs: Costs, *, fixed: bool) -> str:
+    """Returns the compiled losses: with PER_DEVICE pairs on each device, or BATCH pairs on all."""
+    rows = []
+    for name in losses.PLACES:
+        devices = parse_place(name).devices
+        pairs = PER_DEVICE if fixed else BATCH // devices
+        for form in FORMS:
+            cost = costs.get(losses.Key(form, name, pairs))
+            if cost is None or (not fixed and devices == 1):
+                continue
+            kinds = ", ".join(f"{count} {kind}" for kind, count in cost.times.items())
+            row = (format_size(cost.needed), format_size(losses.logits_bytes(form, pairs, devices)))
+            sent = format_size(sum(cost.sent.values()))
+            rows.append((name, f"{pairs * devices:,}", form, *row, kinds, sent, format_duration(cost.links)))
+    head = ("place", "batch", "form", "memory", "logits at once", "collectives", "sent", "links")
+    return table(head, rows)
+
+
+def fit_table(costs: Costs) -> str:
+    """Returns the coefficients of the model of the losses."""
+    rows = []
+    for platform in ("tpu", "cuda"):
+        for form in FORMS:
+            found = fitted(costs, form, platform)
+            if found:
+                cells = (f"{found.logits:.2f}", f"{found.gathered:.2f}", f"{found.own:.2f}", f"{found.sent:.2f}")
+                rows.append((platform, form, *cells, f"{found.error:.0%}"))
+    head = ("compiler", "form", "logits", "features of the batch", "own features", "sent", "largest error, memory")
+    return table(head, rows)
+
+
+def check_table(steps: Steps, costs: Costs) -> str:
+    """Returns the steps on larger places, as compiled and as the model has them."""
+    rows = []
+    for name, mesh, pairs in CHECKS:
+        step, place = steps.get(Key(RECIPE, STAGE, name, mesh, REMAT, pairs)), parse_place(name)
+        model = scaled(steps, costs, place.target.name, mesh)
+        if step is None or model is None or not step.flops:
+            continue
+        one = Series(place.target, place.devices, ((pairs, step),))
+        linked = one.links(pairs, place.devices)
+        needed = model.needed("ring", pairs, place.devices)
+        cells = (gib(step.needed), gib(needed), f"{needed / step.needed - 1:+.1%}")
+        guess = model.links("ring", pairs, place.devices)
+        rows.append((name, mesh, f"{pairs}", *cells, format_duration(linked), format_duration(guess)))
+    head = ("place", "mesh", "pairs a device", "GiB, compiled", "model", "", "links, compiled", "model")
+    return table(head, rows)
+
+
+def scaled(steps: Steps, costs: Costs, target: str, mesh: str) -> Scaled | None:
+    """Returns the model of the steps on a target and mesh; None if too little is compiled."""
+    found = compiled.series(steps, RECIPE, STAGE, target, mesh, REMAT)
+    platform = TARGETS[target].platform
+    forms = {form: model for form in FORMS if (model := fitted(costs, form, platform)) is not None}
+    if found is None or not found.accounted or len(found.steps) < 2 or len(forms) < len(FORMS):
+        return None
+    return Scaled(found, forms)
+
+
+def growth_table(steps: Steps, costs: Costs, *, fixed: bool) -> str:
+    """Returns memory and time of a device on 1 to 1,024 devices, for each mesh and form."""
+    rows = []
+    for target in TARGETS_SHOWN:
+        for mesh in ("data", "fsdp"):
+            model = scaled(steps, costs, target, mesh)
+            if model is None:
+                continue
+            for form in FORMS:
+                rows.append((target, mesh, form, *(_cell(model, form, devices, fixed) for devices in SIZES)))
+    head = ("target", "mesh", "form", *(f"{devices:,}" for devices in SIZES))
+    return table(head, rows)
+
+
+def _cell(model: Scaled, form: Impl, devices: int, fixed: bool) -> str:
+    """Returns "GiB, step, share of the step that is computation" of a device; "-" if the target is not so large."""
+    pairs = PER_DEVICE if fixed else BATCH // devices
+    if not model.possible(devices):
+        return "-"
+    needed = model.needed(form, pairs, devices)
+    if needed > model.series.target.memory:
+        return f"{gib(needed)}, too much"
+    total = model.seconds(form, pairs, devices)
+    return f"{gib(needed)}, {format_duration(total)}, {model.series.computing(pairs) / total:.0%}"
+
+
+def limits_table(steps: Steps, costs: Costs) -> str:
+    """Returns the number of devices from which each form is too large or too slow, by pairs per device."""
+    rows = []
+    for target in TARGETS_SHOWN:
+        model = scaled(steps, costs, target, "data")
+        for form in FORMS if model else ():
+            assert model is not None
+            cells = [_limit(model, form, pairs) for pairs in LIMIT_PAIRS]
+            rows.append((target, form, *cells))
+    return table(("target", "form", *(f"{pairs:,} pairs a device" for pairs in LIMIT_PAIRS)), rows)
+
+
+def _limit(model: Scaled, form: Impl, pairs: int) -> str:
+    """Returns the limits of a form: devices on which it needs too much memory, or a tenth of the step's time."""
+    counts = [1 << power for power in range(3, 15)]
+    alone = model.series.computing(pairs)
+    if model.series.needed(pairs, 8) > model.series.target.memory:
+        return "the step does not fit"
+
+    def memory(devices: int) -> bool:
+        return model.needed(form, pairs, devices) > model.series.target.memory
+
+    def time(devices: int) -> bool:
+        spent = model.seconds(form, pairs, devices) - model.series.links(0, devices)
+        return spent - alone > 0.1 * spent
+
+    large, slow = (next((f"{count:,}" for count in counts if found(count)), "-") for found in (memory, time))
+    return f"{large} / {slow}"
+
+
+def tables(steps: Steps, costs: Costs) -> dict[str, str]:
+    """Returns the generated parts of docs/scaling.md by name."""
+    return {
+        "losses-fixed": loss_table(costs, fixed=True),
+        "losses-batch": loss_table(costs, fixed=False),
+        "fit": fit_table(costs),
+        "check": check_table(steps, costs),
+        "growth-fixed": growth_table(steps, costs, fixed=True),
+        "growth-batch": growth_table(steps, costs, fixed=False),
+        "limits": limits_table(steps, costs),
+        "input": published.input_table(steps),
+        "published": published.published_table(steps),
+        "flash": published.flash_table(steps),
+    }
+
+
+def draw(steps: Steps, costs: Costs) -> None:
+    """Rewrites the tables of docs/scaling.md."""
+    FILE.write_text(rewritten(FILE.read_text(encoding="utf-8"), tables(steps, costs)), encoding="utf-8")
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draw", action="store_true", help="compile nothing")
+    options = parser.parse_args()
+    steps, costs, console = compiled.read(), losses.read(), Console()
+    if not options.draw:
+        try:
+            compile_all(steps, costs, console)
+        except (KeyboardInterrupt, JclipError) as error:
+            console.tell(f"Stopped{f': {error}' if str(error) else ''}. The same command continues.")
+    draw(steps, costs)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""docs/devices.md shows docs/compiled.json; the lines, the next batch and the devices needed, by hand."""
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from docs import compiled, devices
+from docs.compiled import Key, Line, Series, Step, Times, series
+from docs.devices import Cell, cells, confirmed, next_batch, places, smallest
+from docs.tables import rewritten
+from jclip.accelerators.targets import TARGETS, parse_place
+from jclip.configs.loading import load_config
+
+GIB = 2**30
+STEP = Step(
+    needed=4 * GIB, state=GIB, whole=GIB, gradients=GIB, flops=16 * 10**11, times={"v5e": Times(1.0, 0.5, 0.0)},
+    sent={"all-reduce": 7 * 10**9}, seconds=40.0,
+)  # fmt: skip
+
+
+def steps(*needed: tuple[int, int]) -> Series:
+    """Returns steps for a v5e, with its 15.75 GiB, from pairs per device and GiB; the time grows with the pairs."""
+    found = [
+        (
+            pairs,
+            replace(STEP, needed=size * GIB, flops=pairs * 10**11, times={"v5e": Times(pairs / 16, pairs / 32, 0.0)}),
+        )
+        for pairs, size in needed
+    ]
+    return Series(TARGETS["v5e"], 8, tuple(found))
+
+
+@pytest.mark.parametrize("file", [devices.FILE, devices.LAUNCH])
+def test_the_pages_show_what_was_compiled(file):
+    found = compiled.read()
+    parts = devices.tables(found) | {"devices": devices.excerpt(found)}
+    text = file.read_text(encoding="utf-8")
+    assert rewritten(text, parts) == text, "run: python -m docs.devices --draw"
+
+
+def test_the_page_has_every_target():
+    names = re.findall(r"<!-- ([\w-]+) -->", devices.FILE.read_text(encoding="utf-8"))
+    assert set(names) == {*TARGETS, "deviation", "end"}
+
+
+def test_every_compiled_step_is_that_of_a_recipe():
+    for key, step in compiled.read().items():
+        assert key.stage in {stage.name for stage in load_config(key.recipe).stages}
+        assert step.state <= step.whole and step.needed > step.state
+        assert set(step.times) == ({parse_place(key.place).target.name, *_sharing(key)} if step.flops else set())
+
+
+def _sharing(key: Key) -> tuple[str, ...]:
+    return compiled.SHARED.get(parse_place(key.place).target.name, ())
+
+
+def test_steps_are_written_and_read(tmp_path):
+    written = {Key("a", "b", "v5e:2x4", "data", "dots", pairs): replace(STEP, needed=pairs) for pairs in (32, 16)}
+    compiled.write(written, tmp_path / "steps.json")
+    assert compiled.read(tmp_path / "steps.json") == written
+    assert [key.pairs for key in compiled.read(tmp_path / "steps.json")] == [16, 32]
+    assert compiled.read(tmp_path / "none.json") == {}
+
+
+def test_lines_through_three_points_bend_at_the_middle_one():
+    line = Line(((0, 0.0), (10, 10.0), (20, 40.0)))
+    assert [line.at(x) for x in (-5, 5, 10, 15, 30)] == [-5, 5, 10, 25, 70]
+    assert [line.where(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
+    assert Line(((8, 10.0), (16, 10.0))).where(9) == 0
+
+
+def test_state_is_divided_and_what_is_replicated_is_not():
+    # 9 GiB in all, of which 1 is on every device and 8 are split: 2 GiB on each of 8 devices.
+    step = replace(STEP, whole=9 * GIB, state=2 * GIB, needed=5 * GIB)
+    found = Series(TARGETS["v5e"], 8, ((16, step), (32, replace(step, needed=6 * GIB))))
+    assert [found.state(count) / GIB for count in (1, 8, 32)] == [9, 2, 1.25]
+    assert [found.needed(32, count) / GIB for count in (1, 8, 32)] == [13, 6, 5.25]
+    assert found.largest(8) == 32 + int(16 * 9.75)
+
+
+def test_what_is_sent_grows_with_the_devices():
+    # 70 MB of gradients, and 0.7 MB for each pair of seven other devices.
+    sent = [{"all-reduce": 70_000_000, "all-gather": pairs * 700_000} for pairs in (16, 32)]
+    both = [replace(STEP, sent=each, times={"h100": Times(1.0, 0.0, 0.0)}) for each in sent]
+    found = Series(TARGETS["h100"], 8, ((16, both[0]), (32, both[1])))
+    assert found.links(64, 8) == pytest.approx((70e6 + 64 * 0.7e6) / 450e9)
+    # 64 devices: 63/64 instead of 7/8 of the gradients, and nine times the features. Eight devices share the network.
+    assert found.links(64, 64) == pytest.approx((70e6 * 63 / 64 / (7 / 8) + 64 * 0.7e6 * 9) / 400e9)
+    assert found.links(64, 1) == 0
+    permuted = Series(
+        TARGETS["h100"], 8, ((16, replace(STEP, sent={"collective-permute": 7}, times={"h100": Times(1, 0, 0)})),)
+    )
+    assert permuted.rate("collective-permute", 64) == 50e9
+
+
+def test_time_is_that_of_the_target_which_shares_the_program():
+    key = Key("chinese_clip/vit_b_16", "everything", "a100:8", "data", "dots", 16)
+    step = replace(STEP, times={"a100": Times(1.0, 0.5, 0.0), "a100-40": Times(1.0, 0.7, 0.0)}, sent={})
+    known = {key: step, replace(key, place="a100:8x8", pairs=8): step}
+    found = series(known, *key_of(key), "a100-40", "data", "dots")
+    assert found and found.target.name == "a100-40" and found.seconds(16, 8) == 1.7
+    assert series(known, *key_of(key), "h200", "data", "dots") is None
+
+
+def test_the_compilers_own_count_of_cycles_is_preferred():
+    assert Times(1.0, 0.5, 0.0).seconds == 1.5 and Times(1.0, 0.5, 2.0).seconds == 2.0
+
+
+def key_of(key: Key) -> tuple[str, str]:
+    return key.recipe, key.stage
+
+
+def test_the_second_batch_nearly_fills_the_memory_and_the_third_is_where_the_line_ends():
+    # 4 GiB, of which 2 are state and gradients: 1/8 GiB a pair, so (0.93 x 15.75 - 2) x 8 pairs, in eights.
+    assert next_batch(steps((16, 4))) == 96
+    assert next_batch(steps((16, 4), (96, 14))) is None  # a step that nearly fills the memory
+    assert next_batch(steps((16, 4), (96, 12))) == 16 + int(11.75 * 10) // 8 * 8
+    assert next_batch(steps((16, 4), (96, 18))) == 80  # 83 in eights
+    assert next_batch(steps((16, 4), (96, 18), (80, 17))) is None  # enough was tried
+    assert next_batch(steps((16, 20))) == 11  # smaller than the first
+    assert confirmed(steps((16, 4), (96, 14))) and not confirmed(steps((16, 4), (96, 16)))
+
+
+def test_places_divide_the_batch():
+    assert [place.name for place in places(TARGETS["v5e"], 1024)][:4] == ["v5e:1x1", "v5e:2x2", "v5e:2x4", "v5e:4x4"]
+    found = [place.devices for place in places(TARGETS["h100"], 4608)]
+    assert found[:8] == [1, 2, 3, 4, 6, 8, 16, 24] and max(found) <= 4608
+
+
+def test_the_smallest_place_takes_the_batch():
+    # 1/8 GiB a pair beside 2 GiB: 110 pairs a device, so 1,024 pairs on 16 devices, since 8 would have 128 each.
+    found = steps((16, 4), (32, 6))
+    assert found.largest(8) == 110
+    place = smallest(found, 1024)
+    assert place and place.name == "v5e:4x4"
+    assert smallest(found, 32_768) is None  # 256 devices would have 128 each
+
+
+def test_parameters_are_split_where_they_do_not_fit():
+    stage = load_config("chinese_clip/vit_h_14").stages[1]
+    cell = Cell("chinese_clip/vit_h_14", stage, TARGETS["v5e"], "dots")
+    key = cell.key("data", devices.FIRST)
+    assert key.place == "v5e:2x4" and cell.mesh({}) == "data"
+    assert cell.mesh({key: replace(STEP, needed=16 * GIB)}) == "fsdp"
+    elsewhere = replace(key, place="h100:8", mesh="fsdp", remat="layers")
+    assert cell.mesh({elsewhere: replace(STEP, whole=12 * GIB, gradients=4 * GIB)}) == "fsdp"
+    assert cell.mesh({elsewhere: replace(STEP, whole=8 * GIB, gradients=4 * GIB)}) == "data"
+
+
+def test_rows_are_written_for_what_is_known():
+    stage = load_config("chinese_clip/vit_b_16").stages[1]
+    cell = Cell("chinese_clip/vit_b_16", stage, TARGETS["v5e"], "dots")
+    known = {cell.key("data", pairs): step for pairs, step in steps((16, 4), (96, 14)).steps}
+    (row,) = [line for line in devices.target_table("v5e", known).splitlines() if "vit_b_16" in line]
+    # 110 pairs fit, so 16,384 pairs need 256 devices with 64 each: 10 GiB, and 64 x (1/16 + 1/32) s + links.
+    recipe, batch, mesh, arithmetic, largest, shape, memory, *_ = map(str.strip, row.strip("|").split("|"))
+    assert (recipe, batch, mesh) == ("chinese_clip/vit_b_16 2", "16,384", "data")
+    assert (arithmetic, largest, shape, memory) == ("100", "104", "16x16", "10.0")
+    assert devices.target_table("v5p", known) == "Not compiled yet.\n"
+
+
+def test_cells_are_every_stage():
+    found = cells(devices.RECIPES, ["v5e"], ["dots"])
+    assert len(found) == 15  # eight models with two stages, of which one continues another with one
+    assert len(cells(devices.RECIPES, ["v5e", "a100"])) == 60

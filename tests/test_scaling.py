@@ -1,0 +1,108 @@
+"""docs/scaling.md shows what was compiled; the model of the losses, fitted to costs that follow it."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from docs import compiled, losses, published, scaling
+from docs.losses import Cost, Key
+from docs.scaled import Scaled, fitted
+from docs.tables import rewritten
+from jclip.accelerators.targets import TARGETS
+from tests.test_devices import steps
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_page_shows_what_was_compiled():
+    text = scaling.FILE.read_text(encoding="utf-8")
+    parts = scaling.tables(compiled.read(), losses.read())
+    assert rewritten(text, parts) == text, "run: python -m docs.scaling --draw"
+    assert set(re.findall(r"<!-- ([\w-]+) -->", text)) == {*parts, "end"}
+
+
+def test_every_compiled_loss_is_wanted():
+    assert set(losses.read()) <= set(losses.wanted())
+
+
+def cost(form: str, pairs: int, devices: int) -> Cost:
+    """Returns a cost of 2 logits, 1 feature of their texts and 3 of a device's own; 1.5 features are sent."""
+    columns = losses.columns(form, pairs, devices)
+    needed = 4 * (2 * pairs * columns + 512 * columns + 3 * 512 * pairs)
+    sent = 3 * 512 * 2 * pairs * (devices - 1)
+    return Cost(needed, 1, {"all-gather": sent}, {"all-gather": 4 * losses.rounds(form, pairs, devices)}, 0.1, 1.0)
+
+
+PLACES = {"v5e:2x4": 8, "v5e:8x8": 64, "v5e:16x16": 256}
+
+
+@pytest.fixture(name="costs")
+def _costs():
+    return {
+        Key(form, place, pairs): cost(form, pairs, devices)
+        for form in losses.FORMS
+        for place, devices in PLACES.items()
+        for pairs in (128, 32_768 // devices)
+    }
+
+
+@pytest.mark.parametrize("form", losses.FORMS)
+def test_the_fit_finds_the_model(costs, form):
+    found = fitted(costs, form, "tpu")
+    assert found.error < 1e-6
+    assert found.needed(100, 1024) == pytest.approx(cost(form, 100, 1024).needed)
+    assert found.wire(100, 1024) == pytest.approx(3 * 512 * 2 * 100 * 1023)
+    assert found.waits(100, 1024) == pytest.approx(40e-6 * losses.rounds(form, 100, 1024))
+    assert fitted(costs, form, "cuda") is None
+
+
+def test_a_step_has_the_loss_of_its_form(costs):
+    forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
+    model = Scaled(steps((16, 4), (32, 6)), forms)
+    assert model.needed("ring", 32, 8) == 6 * 2**30
+    # The logits of 32 images and all texts, twice, and the texts' features; the ring holds 32 x 32, and 32.
+    more = 4 * (2 * 32 * (8192 - 32) + 512 * (8192 - 32))
+    assert model.needed("dense", 32, 256) - model.needed("ring", 32, 256) == pytest.approx(more)
+    assert model.links("dense", 32, 1) == 0
+    v5e = TARGETS["v5e"]
+    gradients = 7e9 / (7 / 8) * 255 / 256  # the steps send 7 GB on eight devices, whatever their batch
+    assert model.links("dense", 32, 256) == pytest.approx((gradients + 3 * 512 * 2 * 32 * 255) / v5e.link)
+    # 32 pairs take 2 + 1 s, with the loss's products at the peak rate; in full precision they take six times as long.
+    pair = 4 * 2 * 32 * 32 * 512 / v5e.peak
+    assert model.computing("ring", 32, 256) == pytest.approx(3 - 8 * pair + 256 * 6 * pair)
+    assert model.possible(256) and not model.possible(1024) and not model.possible(12)
+
+
+def test_limits_are_the_devices_from_which_a_form_does_not_fit(costs):
+    forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
+    model = Scaled(steps((16, 4), (32, 6)), forms)
+    # 9.75 GiB are left. Dense needs 4 x (2 x 32 + 512) bytes a text, so 4.5 million: not with 524,288.
+    assert scaling._limit(model, "dense", 32) == "- / -"
+    # 100 pairs: 14.5 GiB; 1.25 are left, for 4 x (2 x 100 + 512) bytes a text: 471,000 texts of 8,192 devices.
+    assert scaling._limit(model, "dense", 100).startswith("8,192 / ")
+    assert scaling._limit(model, "dense", 200) == "the step does not fit"
+
+
+def test_the_rates_are_those_of_the_results():
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    section = text.partition("## Decoding and augmentation\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\d+) \| \d+ \| \d+ \| (\d+) \|", section, re.MULTILINE)
+    assert {int(side): int(rate) for side, rate in rows} == published.IMAGES
+
+
+def test_a_host_needs_cores_for_its_devices():
+    key = compiled.Key("chinese_clip/vit_b_16", "everything", "v5e:2x4", "data", "dots", 16)
+    known = {replace(key, pairs=pairs): replace(step, sent={}) for pairs, step in steps((16, 4), (96, 14)).steps}
+    (row,) = [line for line in published.input_table(known).splitlines() if "vit_b_16" in line]
+    # A pair takes 1/16 + 1/32 s: 10.67 pairs/s a device, 42.67 a host of four; 414, 207.5 and 153.5 images/s a core.
+    assert [each.strip() for each in row.split("|")][3:8] == ["11", "43", "0", "0", "0"]
+
+
+def test_published_runs_are_counted_by_hand():
+    table = published.published_table({})
+    # 44 epochs of 200 million pairs in 4.5 days on 128 devices.
+    rate = 44 * 200e6 / 128 / (4.5 * 86_400)
+    (row,) = [line for line in table.splitlines() if "vit_b_16 1" in line]
+    assert f"| 128 x v100 | 256 | 4.5 | {rate:,.0f} |" in row and rate == pytest.approx(176.8, abs=0.1)
