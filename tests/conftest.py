@@ -32,9 +32,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
+import jax
 import pytest
 
 from jclip.conversion.parity import peers
+from jclip.conversion.parity.memory import release
 from tests import servers
 
 peers.make_importable()
@@ -60,8 +62,7 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
 
     The folder is shared: tests only read it.
     """
-    base = tmp_path_factory.getbasetemp()
-    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    root = _session_folder(tmp_path_factory)
 
     def shared(name: str, make: Callable[[Path], None]) -> Path:
         folder, done = root / name, root / f"{name}.done"
@@ -74,6 +75,22 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callab
         return folder
 
     return shared
+
+
+@pytest.fixture
+def much_memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Holds back other tests that need up to ten gigabytes until this one has given its memory back."""
+    with (_session_folder(tmp_path_factory) / "much_memory.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+        jax.clear_caches()
+        release()
+
+
+def _session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns the temporary folder of a session, for all of its workers."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session")

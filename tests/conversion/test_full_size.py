@@ -55,7 +55,7 @@ TEXTS = ["红苹果", "a blue castle, 12 violet hammers and a dragon", "", "一�
 
 
 @pytest.fixture
-def place():
+def place(much_memory):
     """Folder that is removed at once; pytest would keep the gigabytes of all tests."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)

@@ -16,7 +16,7 @@ from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.models.zoo import get_config
 from tests.export import small_models
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("much_memory")]
 
 
 def write(model, folder):

@@ -14,6 +14,7 @@ from jclip.models.zoo import get_config
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("much_memory")
 @pytest.mark.parametrize("name", ["chinese-clip-rn50", "chinese-clip-vit-b-16", "clip-vit-l-14"])
 def test_published_models(name, tmp_path):
     """Scanned stacks of 12 and 24 layers, and a whole ResNet, give jclip's features within 1e-6."""
