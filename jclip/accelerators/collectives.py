@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from jclip.accelerators.groups import Groups, read_groups
-from jclip.accelerators.hlo_text import Computation, Instruction, leaves
+from jclip.accelerators.hlo_text import Array, Computation, Instruction, leaves
 
 KINDS = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",
@@ -26,6 +26,7 @@ class Collective:
       wire: bytes that one device sends each time, as a ring does: 2 (n - 1) / n of the payload for an all-reduce over n
         devices, (n - 1) / n for a gather, scatter or all-to-all, and all of it for a permute.
       groups: numbers of the devices that communicate with each other; for a permute, pairs of source and target.
+      arrays: shapes of the arrays that make up the payload.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Collective:
     payload: int
     wire: int
     groups: Groups
+    arrays: tuple[Array, ...] = ()
 
     @property
     def devices(self) -> int:
@@ -77,7 +79,8 @@ def read_collective(
     groups = groups or everyone
     if kind == "collective-permute":
         groups = tuple(pair for pair in groups if len(set(pair)) > 1)
-    payload = _payload(instruction, computation, kind)
+    arrays = _exchanged(instruction, computation, kind)
+    payload = sum(array.bytes for array in arrays)
     devices = max(map(len, groups), default=1)
     if kind == "all-reduce":
         wire = 2 * payload * (devices - 1) // devices
@@ -85,7 +88,7 @@ def read_collective(
         wire = payload if devices > 1 else 0
     else:
         wire = payload * (devices - 1) // devices
-    return Collective(kind, 1, payload, wire, groups), known
+    return Collective(kind, 1, payload, wire, groups, arrays), known
 
 
 def as_scatter(reduced: Collective) -> Collective:
@@ -95,9 +98,10 @@ def as_scatter(reduced: Collective) -> Collective:
     return replace(reduced, kind="reduce-scatter", wire=reduced.payload * (reduced.devices - 1) // reduced.devices)
 
 
-def _payload(instruction: Instruction, computation: Computation, kind: str) -> int:
-    given = sum(leaf.bytes for each in computation.operands(instruction) for leaf in leaves(each.shape))
+def _exchanged(instruction: Instruction, computation: Computation, kind: str) -> tuple[Array, ...]:
+    given = tuple(leaf for each in computation.operands(instruction) for leaf in leaves(each.shape))
     if kind != "all-gather":
         return given
     # The result is the whole; an asynchronous start's is a tuple of the operands and the result.
-    return sum(leaf.bytes for leaf in leaves(instruction.shape)) - given * instruction.opcode.endswith("-start")
+    whole = leaves(instruction.shape)
+    return whole[len(given) :] if instruction.opcode.endswith("-start") else whole

@@ -173,7 +173,7 @@ class Bert(nn.Module):
         # Embeddings are summed in float32 even if they are stored in bfloat16.
         position_bld = jnp.take(gathered(self.position_embedding), self._positions(mask_bl), axis=0).astype(jnp.float32)
         x_bld = rows_of(self.word_embedding, ids_bl).astype(jnp.float32)
-        x_bld = by_example(x_bld + position_bld + self.token_type_embedding[0])
+        x_bld = by_example(x_bld + position_bld + gathered(self.token_type_embedding)[0])
         embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
         x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, embedding_seeds_b2)
         lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)

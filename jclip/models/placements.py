@@ -30,7 +30,7 @@ LAYERS: Placements = (
     (r"layers/mlp/fc2/kernel", "-,tensor,fsdp"),
     (r"layers/.*", "copy"),  # norms, and the biases that are added to a sum
 )
-EMBEDDINGS: Placements = ((r"(word|token|position)_embedding", "tensor+fsdp"),)
+EMBEDDINGS: Placements = ((r"[^/]*embedding", "tensor+fsdp"),)
 """XLM-R's embedding is split along the width, because no useful number divides its 250002 rows."""
 ENDS: Placements = ((r"projection/kernel", "fsdp,tensor"), (r".*", "copy"))
 

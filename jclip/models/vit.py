@@ -151,7 +151,7 @@ class Vit(nn.Module):
             position_bld = jnp.take_along_axis(position_bld, kept_bl1, axis=1)
         patches_bld = by_example(patches_blk) @ self.patch().astype(dtype).reshape(-1, self.config.width)
         patches_bld = by_example(patches_bld) + position_bld.astype(dtype)
-        class_d = (self.class_embedding + position_ld[0]).astype(dtype)
+        class_d = (gathered(self.class_embedding) + position_ld[0]).astype(dtype)
 
         class_b1d = jnp.broadcast_to(class_d, (patches_bld.shape[0], 1, self.config.width))
         x_bld = self.pre_norm(by_example(jnp.concatenate([class_b1d, patches_bld], axis=1)))
