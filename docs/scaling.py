@@ -75,7 +75,7 @@ def loss_table(costs: Costs, *, fixed: bool) -> str:
             if cost is None or (not fixed and devices == 1):
                 continue
             kinds = ", ".join(f"{count} {kind}" for kind, count in cost.times.items())
-            row = (format_size(cost.needed), format_size(losses.logits_bytes(form, pairs, devices)))
+            row = (format_size(cost.needed), format_size(4 * pairs * losses.columns(form, pairs, devices)))
             sent = format_size(sum(cost.sent.values()))
             rows.append((name, f"{pairs * devices:,}", form, *row, kinds, sent, format_duration(cost.links)))
     head = ("place", "batch", "form", "memory", "logits at once", "collectives", "sent", "links")

@@ -118,7 +118,8 @@ def test_the_second_batch_nearly_fills_the_memory_and_the_third_is_where_the_lin
     assert next_batch(steps((16, 4), (96, 12))) == 16 + int(11.75 * 10) // 8 * 8
     assert next_batch(steps((16, 4), (96, 18))) == 80  # 83 in eights
     assert next_batch(steps((16, 4), (96, 18), (80, 17))) is None  # enough was tried
-    assert next_batch(steps((16, 20))) == 11  # smaller than the first
+    assert next_batch(steps((16, 20))) == 8  # 11 in eights, smaller than the first
+    assert next_batch(steps((16, 16))) == 8  # it would be the same batch again
     assert confirmed(steps((16, 4), (96, 14))) and not confirmed(steps((16, 4), (96, 16)))
 
 
