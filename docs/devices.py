@@ -239,11 +239,18 @@ def excerpt(steps: Steps) -> str:
         for number, stage in enumerate(load_config(recipe).stages, 1):
             row = [f"{recipe} {number}", f"{stage.batch_size:,}"]
             for target in targets:
-                both = [Cell(recipe, stage, TARGETS[target], remat) for remat in REMATS]
-                found = [smallest(each, stage.batch_size) if (each := cell.found(steps)) else None for cell in both]
-                row.append(" / ".join(str(place.devices) if place else "-" for place in found))
+                both = [Cell(recipe, stage, TARGETS[target], remat).found(steps) for remat in REMATS]
+                row.append(" / ".join(_count(found, stage.batch_size) for found in both))
             rows.append(row)
     return table(("recipe, stage", "batch", *targets), rows)
+
+
+def _count(found: Series | None, batch: int) -> str:
+    """Returns the number of devices that a batch needs: "-" if no place has it, "?" if nothing is compiled."""
+    if found is None:
+        return "?"
+    place = smallest(found, batch)
+    return str(place.devices) if place else "-"
 
 
 def deviation(steps: Steps) -> str:
