@@ -116,10 +116,10 @@ def next_batch(found: Series) -> int | None:
     return pairs if pairs > 0 and pairs not in known else None
 
 
-def confirmed(found: Series) -> bool:
-    """Returns True if a step that fits, and nearly fills the memory, was compiled with this target's memory."""
+def confirmed(found: Series) -> int:
+    """Returns the largest batch that was compiled, fits, and nearly fills the memory; 0 if none does."""
     memory = found.target.memory
-    return any(_FILLED * memory < step.needed <= memory for _, step in found.steps)
+    return max((pairs for pairs, step in found.steps if _FILLED * memory < step.needed <= memory), default=0)
 
 
 def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
@@ -225,10 +225,10 @@ def _row(kept: Sequence[tuple[Cell, Series]], steps: Steps) -> list[str]:
 
 
 def _largest(found: Series) -> str:
+    if pairs := confirmed(found):
+        return f"{pairs:,}"
     pairs = _rounded(found.largest(DEVICES))
-    if pairs == 0:
-        return "none"
-    return f"{pairs:,}" if confirmed(found) else f"~{pairs:,}"
+    return f"~{pairs:,}" if pairs else "none"
 
 
 def excerpt(steps: Steps) -> str:
@@ -239,11 +239,18 @@ def excerpt(steps: Steps) -> str:
         for number, stage in enumerate(load_config(recipe).stages, 1):
             row = [f"{recipe} {number}", f"{stage.batch_size:,}"]
             for target in targets:
-                both = [Cell(recipe, stage, TARGETS[target], remat) for remat in REMATS]
-                found = [smallest(each, stage.batch_size) if (each := cell.found(steps)) else None for cell in both]
-                row.append(" / ".join(str(place.devices) if place else "-" for place in found))
+                both = [Cell(recipe, stage, TARGETS[target], remat).found(steps) for remat in REMATS]
+                row.append(" / ".join(_count(found, stage.batch_size) for found in both))
             rows.append(row)
     return table(("recipe, stage", "batch", *targets), rows)
+
+
+def _count(found: Series | None, batch: int) -> str:
+    """Returns the number of devices that a batch needs: "-" if no place has it, "?" if nothing is compiled."""
+    if found is None:
+        return "?"
+    place = smallest(found, batch)
+    return str(place.devices) if place else "-"
 
 
 def deviation(steps: Steps) -> str:

@@ -23,6 +23,7 @@ class LossModel:
       logits: bytes, in units of the float32 logits that a device holds at once.
       texts: bytes, in units of the float32 features of the texts of these logits.
       own: bytes, in units of the float32 features of a device's own pairs.
+      fixed: bytes that do not depend on the batch, such as the workspace of a GPU's library.
       sent: bytes that a device sends, in units of the float32 features of all other devices' texts.
       collectives: collectives per round.
       error: largest relative difference of the memory to that of a compiled loss.
@@ -32,13 +33,14 @@ class LossModel:
     logits: float
     texts: float
     own: float
+    fixed: float
     sent: float
     collectives: float
     error: float
 
     def needed(self, pairs: int, devices: int, width: int = WIDTH) -> float:
         """Returns the bytes that the loss needs on one device."""
-        return float(np.dot(_units(self.form, pairs, devices, width), (self.logits, self.texts, self.own)))
+        return float(np.dot(_units(self.form, pairs, devices, width), (self.logits, self.texts, self.own, self.fixed)))
 
     def wire(self, pairs: int, devices: int, width: int = WIDTH) -> float:
         """Returns the bytes that a device sends."""
@@ -49,23 +51,24 @@ class LossModel:
         return LATENCY * self.collectives * rounds(self.form, pairs, devices) if devices > 1 else 0.0
 
 
-def _units(form: Impl, pairs: int, devices: int, width: int) -> tuple[float, float, float]:
+def _units(form: Impl, pairs: int, devices: int, width: int) -> tuple[float, float, float, float]:
     held = columns(form, pairs, devices)
-    return 4.0 * pairs * held, 4.0 * width * held, 4.0 * width * pairs
+    return 4.0 * pairs * held, 4.0 * width * held, 4.0 * width * pairs, 1.0
 
 
 def fitted(costs: Costs, form: Impl, platform: str) -> LossModel | None:
-    """Returns the model of a form, fitted to the losses of a platform's compiler; None if fewer than 3 are compiled."""
+    """Returns the model of a form, fitted to the losses of a platform's compiler; None if fewer than 4 are compiled."""
     known = [
         (key.pairs, place.devices, cost)
         for key, cost in sorted(costs.items())
         if key.form == form and (place := parse_place(key.place)).target.platform == platform and place.devices > 1
     ]
-    if len(known) < 3:
+    if len(known) < 4:
         return None
     units = np.array([_units(form, pairs, devices, WIDTH) for pairs, devices, _ in known])
     needed = np.array([cost.needed for *_, cost in known], float)
-    factors, _ = nnls(units / needed[:, None], np.ones(len(known)))  # relative errors
+    scales = units.max(axis=0)
+    factors = nnls(units / scales / needed[:, None], np.ones(len(known)))[0] / scales  # least relative errors
     sent = max(sum(cost.sent.values()) / (4 * WIDTH * pairs * (devices - 1)) for pairs, devices, cost in known)
     each = max(sum(cost.times.values()) / rounds(form, pairs, devices) for pairs, devices, cost in known)
     return LossModel(form, *factors.tolist(), sent, each, float(np.max(np.abs(units @ factors / needed - 1))))

@@ -89,9 +89,13 @@ def fit_table(costs: Costs) -> str:
         for form in FORMS:
             found = fitted(costs, form, platform)
             if found:
-                cells = (f"{found.logits:.2f}", f"{found.gathered:.2f}", f"{found.own:.2f}", f"{found.sent:.2f}")
-                rows.append((platform, form, *cells, f"{found.error:.0%}"))
-    head = ("compiler", "form", "logits", "features of the batch", "own features", "sent", "largest error, memory")
+                factors = (found.logits, found.texts, found.own)
+                cells = (*(f"{factor:.2f}" for factor in factors), format_size(found.fixed), f"{found.error:.0%}")
+                rows.append((platform, form, *cells, f"{found.sent:.2f}", f"{found.collectives:.1f}"))
+    head = (
+        "compiler", "form", "logits", "features of the texts", "own features", "fixed", "largest error", "sent",
+        "collectives a round",
+    )  # fmt: skip
     return table(head, rows)
 
 

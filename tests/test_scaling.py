@@ -28,9 +28,9 @@ def test_every_compiled_loss_is_wanted():
 
 
 def cost(form: str, pairs: int, devices: int) -> Cost:
-    """Returns a cost of 2 logits, 1 feature of their texts and 3 of a device's own; 1.5 features are sent."""
+    """Returns a cost of 2 logits, 1 feature of their texts 3 of a device's own, and 1,000 bytes; 1.5 are sent."""
     columns = losses.columns(form, pairs, devices)
-    needed = 4 * (2 * pairs * columns + 512 * columns + 3 * 512 * pairs)
+    needed = 4 * (2 * pairs * columns + 512 * columns + 3 * 512 * pairs) + 1000
     sent = 3 * 512 * 2 * pairs * (devices - 1)
     return Cost(needed, 1, {"all-gather": sent}, {"all-gather": 4 * losses.rounds(form, pairs, devices)}, 0.1, 1.0)
 
@@ -44,7 +44,7 @@ def _costs():
         Key(form, place, pairs): cost(form, pairs, devices)
         for form in losses.FORMS
         for place, devices in PLACES.items()
-        for pairs in (128, 32_768 // devices)
+        for pairs in (128, 300, 2048, 32_768 // devices)
     }
 
 
