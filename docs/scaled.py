@@ -70,7 +70,8 @@ def fitted(costs: Costs, form: Impl, platform: str) -> LossModel | None:
     factors = nnls(units / scales / needed[:, None], np.ones(len(known)))[0] / scales  # least relative errors
     sent = max(sum(cost.sent.values()) / (4 * WIDTH * pairs * (devices - 1)) for pairs, devices, cost in known)
     each = max(sum(cost.times.values()) / rounds(form, pairs, devices) for pairs, devices, cost in known)
-    return LossModel(form, *factors.tolist(), sent, each, float(np.max(np.abs(units @ factors / needed - 1))))
+    logits, features, fixed = factors.tolist()
+    return LossModel(form, logits, features, fixed, sent, each, float(np.max(np.abs(units @ factors / needed - 1))))
 
 
 @dataclass(frozen=True)

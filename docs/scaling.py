@@ -20,10 +20,12 @@ from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.losses.contrastive import Impl
+from jclip.models.compute import Remat
 from jclip.units import format_duration, format_size
 
 FILE = Path(__file__).with_suffix(".md")
-RECIPE, STAGE, REMAT = "chinese_clip/vit_b_16", "everything", "dots"
+RECIPE, STAGE = "chinese_clip/vit_b_16", "everything"
+REMAT: Remat = "dots"
 SERIES = (
     ("v5e:2x4", "data", (16, 64)), ("v5e:2x4", "fsdp", (16, 64)),
     ("h100:8", "data", (16, 128)), ("h100:8", "fsdp", (16, 128)),
