@@ -250,7 +250,7 @@ def excerpt(steps: Steps) -> str:
 
 def _count(found: Series | None, batch: int) -> str:
     """Returns the number of devices that a batch needs: "-" if no place has it, "?" if nothing is compiled."""
-    if found is None:
+    if found is None or len(found.steps) < 2:
         return "?"
     place = smallest(found, batch)
     return str(place.devices) if place else "-"
