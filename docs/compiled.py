@@ -264,8 +264,8 @@ class Series:
 
     @property
     def accounted(self) -> bool:
-        """True if a step has been compiled whose work is known."""
-        return bool(self._accounted)
+        """True if two steps have been compiled whose work is known: times can then be estimated for other batches."""
+        return len(self._accounted) > 1
 
     @property
     def _accounted(self) -> Sequence[tuple[int, Step]]:

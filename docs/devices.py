@@ -110,6 +110,9 @@ def next_batch(found: Series) -> int | None:
         if pairs in known or pairs < 1:
             pairs = max(found.steps[0][0] // 2, 1)
         return min(pairs, _MOST) if pairs not in known else None
+    if len(known) > 2 and not found.accounted:  # others were refused
+        pairs = _rounded(found.largest(DEVICES) / 2)
+        return pairs if pairs > 0 and pairs not in known and len(known) < 5 else None
     if len(known) > 2 or confirmed(found):
         return None
     pairs = min(_rounded(found.largest(DEVICES)), _MOST)
@@ -247,7 +250,7 @@ def excerpt(steps: Steps) -> str:
 
 def _count(found: Series | None, batch: int) -> str:
     """Returns the number of devices that a batch needs: "-" if no place has it, "?" if nothing is compiled."""
-    if found is None:
+    if found is None or len(found.steps) < 2:
         return "?"
     place = smallest(found, batch)
     return str(place.devices) if place else "-"

@@ -21,8 +21,8 @@ class LossModel:
 
     Attributes:
       logits: bytes, in units of the float32 logits that a device holds at once.
-      texts: bytes, in units of the float32 features of the texts of these logits.
-      own: bytes, in units of the float32 features of a device's own pairs.
+      features: bytes, in units of the float32 features that it holds: those of all texts in the form "dense", and those
+        of its own pairs in the others.
       fixed: bytes that do not depend on the batch, such as the workspace of a GPU's library.
       sent: bytes that a device sends, in units of the float32 features of all other devices' texts.
       collectives: collectives per round.
@@ -31,8 +31,7 @@ class LossModel:
 
     form: Impl
     logits: float
-    texts: float
-    own: float
+    features: float
     fixed: float
     sent: float
     collectives: float
@@ -40,7 +39,7 @@ class LossModel:
 
     def needed(self, pairs: int, devices: int, width: int = WIDTH) -> float:
         """Returns the bytes that the loss needs on one device."""
-        return float(np.dot(_units(self.form, pairs, devices, width), (self.logits, self.texts, self.own, self.fixed)))
+        return float(np.dot(_units(self.form, pairs, devices, width), (self.logits, self.features, self.fixed)))
 
     def wire(self, pairs: int, devices: int, width: int = WIDTH) -> float:
         """Returns the bytes that a device sends."""
@@ -51,9 +50,9 @@ class LossModel:
         return LATENCY * self.collectives * rounds(self.form, pairs, devices) if devices > 1 else 0.0
 
 
-def _units(form: Impl, pairs: int, devices: int, width: int) -> tuple[float, float, float, float]:
+def _units(form: Impl, pairs: int, devices: int, width: int) -> tuple[float, float, float]:
     held = columns(form, pairs, devices)
-    return 4.0 * pairs * held, 4.0 * width * held, 4.0 * width * pairs, 1.0
+    return 4.0 * pairs * held, 4.0 * width * (held if form == "dense" else pairs), 1.0
 
 
 def fitted(costs: Costs, form: Impl, platform: str) -> LossModel | None:
@@ -71,7 +70,8 @@ def fitted(costs: Costs, form: Impl, platform: str) -> LossModel | None:
     factors = nnls(units / scales / needed[:, None], np.ones(len(known)))[0] / scales  # least relative errors
     sent = max(sum(cost.sent.values()) / (4 * WIDTH * pairs * (devices - 1)) for pairs, devices, cost in known)
     each = max(sum(cost.times.values()) / rounds(form, pairs, devices) for pairs, devices, cost in known)
-    return LossModel(form, *factors.tolist(), sent, each, float(np.max(np.abs(units @ factors / needed - 1))))
+    logits, features, fixed = factors.tolist()
+    return LossModel(form, logits, features, fixed, sent, each, float(np.max(np.abs(units @ factors / needed - 1))))
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,12 @@ from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.losses.contrastive import Impl
+from jclip.models.compute import Remat
 from jclip.units import format_duration, format_size
 
 FILE = Path(__file__).with_suffix(".md")
-RECIPE, STAGE, REMAT = "chinese_clip/vit_b_16", "everything", "dots"
+RECIPE, STAGE = "chinese_clip/vit_b_16", "everything"
+REMAT: Remat = "dots"
 SERIES = (
     ("v5e:2x4", "data", (16, 64)), ("v5e:2x4", "fsdp", (16, 64)),
     ("h100:8", "data", (16, 128)), ("h100:8", "fsdp", (16, 128)),
@@ -77,8 +79,8 @@ def loss_table(costs: Costs, *, fixed: bool) -> str:
             kinds = ", ".join(f"{count} {kind}" for kind, count in cost.times.items())
             row = (format_size(cost.needed), format_size(4 * pairs * losses.columns(form, pairs, devices)))
             sent = format_size(sum(cost.sent.values()))
-            rows.append((name, f"{pairs * devices:,}", form, *row, kinds, sent, format_duration(cost.links)))
-    head = ("place", "batch", "form", "memory", "logits at once", "collectives", "sent", "links")
+            rows.append((name, f"{pairs * devices:,}", form, *row, kinds, sent, f"{cost.links * 1e6:,.0f}"))
+    head = ("place", "batch", "form", "memory", "logits at once", "collectives", "sent", "links, µs")
     return table(head, rows)
 
 
@@ -89,12 +91,10 @@ def fit_table(costs: Costs) -> str:
         for form in FORMS:
             found = fitted(costs, form, platform)
             if found:
-                factors = (found.logits, found.texts, found.own)
-                cells = (*(f"{factor:.2f}" for factor in factors), format_size(found.fixed), f"{found.error:.0%}")
+                cells = (f"{found.logits:.2f}", f"{found.features:.2f}", format_size(found.fixed), f"{found.error:.0%}")
                 rows.append((platform, form, *cells, f"{found.sent:.2f}", f"{found.collectives:.1f}"))
     head = (
-        "compiler", "form", "logits", "features of the texts", "own features", "fixed", "largest error", "sent",
-        "collectives a round",
+        "compiler", "form", "logits", "features", "fixed", "largest error", "sent", "collectives a round",
     )  # fmt: skip
     return table(head, rows)
 

@@ -28,9 +28,9 @@ def test_every_compiled_loss_is_wanted():
 
 
 def cost(form: str, pairs: int, devices: int) -> Cost:
-    """Returns a cost of 2 logits, 1 feature of their texts 3 of a device's own, and 1,000 bytes; 1.5 are sent."""
+    """Returns a cost of 2 logits, 3 features and 1,000 bytes; 1.5 features are sent."""
     columns = losses.columns(form, pairs, devices)
-    needed = 4 * (2 * pairs * columns + 512 * columns + 3 * 512 * pairs) + 1000
+    needed = 4 * (2 * pairs * columns + 3 * 512 * (columns if form == "dense" else pairs)) + 1000
     sent = 3 * 512 * 2 * pairs * (devices - 1)
     return Cost(needed, 1, {"all-gather": sent}, {"all-gather": 4 * losses.rounds(form, pairs, devices)}, 0.1, 1.0)
 
@@ -62,8 +62,8 @@ def test_a_step_has_the_loss_of_its_form(costs):
     forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
     model = Scaled(steps((16, 4), (32, 6)), forms)
     assert model.needed("ring", 32, 8) == 6 * 2**30
-    # The logits of 32 images and all texts, twice, and the texts' features; the ring holds 32 x 32, and 32.
-    more = 4 * (2 * 32 * (8192 - 32) + 512 * (8192 - 32))
+    # The logits of 32 images and all texts, twice, and three features of each text; the ring holds 32 x 32, and 32.
+    more = 4 * (2 * 32 * (8192 - 32) + 3 * 512 * (8192 - 32))
     assert model.needed("dense", 32, 256) - model.needed("ring", 32, 256) == pytest.approx(more)
     assert model.links("dense", 32, 1) == 0
     v5e = TARGETS["v5e"]
@@ -78,10 +78,10 @@ def test_a_step_has_the_loss_of_its_form(costs):
 def test_limits_are_the_devices_from_which_a_form_does_not_fit(costs):
     forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
     model = Scaled(steps((16, 4), (32, 6)), forms)
-    # 9.75 GiB are left. Dense needs 4 x (2 x 32 + 512) bytes a text, so 4.5 million: not with 524,288.
+    # 9.75 GiB are left. Dense needs 4 x (2 x 32 + 3 x 512) bytes a text, so 1.6 million: not with 524,288.
     assert scaling._limit(model, "dense", 32) == "- / -"
-    # 100 pairs: 14.5 GiB; 1.25 are left, for 4 x (2 x 100 + 512) bytes a text: 471,000 texts of 8,192 devices.
-    assert scaling._limit(model, "dense", 100).startswith("8,192 / ")
+    # 100 pairs: 14.5 GiB; 1.25 are left, for 4 x (2 x 100 + 3 x 512) bytes a text: 193,000 texts, not 204,800.
+    assert scaling._limit(model, "dense", 100).startswith("2,048 / ")
     assert scaling._limit(model, "dense", 200) == "the step does not fit"
 
 
