@@ -87,7 +87,7 @@ def test_the_commands_of_all_runs_can_be_parsed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     seen = set()
     for name, *words in COMMAND_LINES:
-        if name in ("train", "plan") and not words[0].endswith(".py"):
+        if name in ("train", "plan") and not words[0].endswith(".py") and words[0] != "--targets":
             options = {"train": train.TrainOptions, "plan": plan.PlanOptions}[name]
             parse(options, [word for word in words if word != "--reduced"], name)
             seen.add(words[0])
