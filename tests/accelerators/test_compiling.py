@@ -120,7 +120,8 @@ def test_memory_counts_descendants():
 
 
 CALLING = """
-import os, subprocess, sys, time
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts in the background
 from jclip.accelerators import compiling
 from jclip.accelerators.targets import parse_place
 
@@ -150,7 +151,10 @@ def test_nothing_is_left_when_the_command_is_ended(how, tmp_path):
         pids = [int(pid) for pid in notes.read_text().split()]
         assert all(map(is_alive, pids))
         caller.send_signal(how)
-        caller.wait(20)
+        try:
+            caller.wait(20)
+        finally:
+            caller.kill()
         assert wait_for(lambda: not any(map(is_alive, pids)))
 
 
