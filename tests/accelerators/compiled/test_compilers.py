@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.peaks import peak_of
 from jclip.accelerators.slices import Slices
 from jclip.accelerators.targets import TARGETS, Place, parse_place
 
@@ -42,6 +43,7 @@ def test_every_target(name):
         assert (count, hosts) == (process.place.devices, process.place.hosts)
         assert platform == {"tpu": "tpu", "cuda": "gpu"}[TARGETS[name].platform]
         assert kind.split()[-1].lower()[:2] in TARGETS[name].title.lower()
+        assert peak_of(kind) == TARGETS[name].peak
         result = process.call(product, 1024, 512)
         # A part of the argument, all of it gathered, and a part of the result.
         assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024)
