@@ -16,7 +16,6 @@ A part that fails, or for which no time is left, is named in the results; the ot
 failed.
 """
 
-import json
 import os
 import re
 import statistics
@@ -24,16 +23,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
 
 from benchmarks.apart import Apart, Failed
+from benchmarks.gpu_results import Results, Row, markdown, write
 from benchmarks.training import CnClipStep, JclipStep, Precision, recipe
-
-Row = dict[str, Any]
 
 
 class Shape(NamedTuple):
@@ -104,18 +102,6 @@ class Options:
     tiny: bool = False
 
 
-@dataclass
-class Results:
-    """Everything that was measured; what was left out, by its reason; and what failed."""
-
-    device: Row = field(default_factory=dict)
-    attention: list[Row] = field(default_factory=list)
-    training: list[Row] = field(default_factory=list)
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    failures: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-
-
 class Session:
     """One run of the program: its options, its results, and the time that is left."""
 
@@ -176,7 +162,7 @@ class Device:
 
         import jax
 
-        from jclip.train.logging.meter import peak_tflops
+        from jclip.accelerators.peaks import peak_of
 
         device = jax.devices()[0]
         torch_finds_it = device.platform == "cpu"
@@ -192,7 +178,7 @@ class Device:
             "platform": device.platform,
             "capability": getattr(device, "compute_capability", None),
             "bytes": (device.memory_stats() or {}).get("bytes_limit"),
-            "peak_tflops": peak_tflops(device.device_kind),
+            "peak": peak_of(device.device_kind),
             "cn_clip": torch_finds_it,
             "versions": {"jax": jax.__version__, **versions},
         }
@@ -309,7 +295,7 @@ def _train(session: Session, pair: Pair, run: Any) -> Row:
     for name, each in seconds.items():
         median = statistics.median(each)
         row[f"{name}_pairs_per_second"] = row["pairs"] / median
-        row[f"{name}_mfu"] = row["flops"] / median / (device["peak_tflops"] * 1e12) if device["peak_tflops"] else None
+        row[f"{name}_mfu"] = row["flops"] / median / device["peak"] if device["peak"] else None
     return row
 
 
@@ -344,64 +330,6 @@ def _ratio(slow: Sequence[float], fast: Sequence[float]) -> Row:
     """Returns the median and the extremes of how many times as fast the second is, in each round."""
     ratios = [one / other for one, other in zip(slow, fast, strict=True)]
     return {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
-
-
-def write(results: Results, out: Path) -> None:
-    """Writes both files, each at once."""
-    for ending, text in ((".json", json.dumps(asdict(results), indent=1)), (".md", markdown(results))):
-        partial = out.with_name(out.name + ending + ".partial")
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(out.with_name(out.name + ending))
-
-
-def markdown(results: Results) -> str:
-    """Returns the tables."""
-    kind, versions = results.device.get("kind", "no device"), results.device.get("versions", {})
-    lines = [f"{kind}; {', '.join(f'{name} {version}' for name, version in versions.items())}", ""]
-    lines += _table(
-        ("attention of", "tokens", "examples", "XLA, ms", "cuDNN, ms", "speed of cuDNN over XLA"),
-        [
-            (
-                row["tower"], str(row["tokens"]), str(row["examples"]),
-                _figure(row.get("xla_ms"), ".3f"), _figure(row.get("cudnn_ms"), ".3f"), _spread(row),
-            )
-            for row in results.attention
-        ],
-    )  # fmt: skip
-    lines += _table(
-        (
-            "model, remat", "pairs", "jclip, pairs/s", "cn_clip, pairs/s", "speed of jclip over cn_clip", "MFU, jclip",
-            "MFU, cn_clip", "GiB, jclip", "GiB, planned", "GiB, cn_clip",
-        ),
-        [
-            (
-                f"{row['size']}, {row['remat']}" + (" (cn_clip: checkpointing)" if row["checkpointing"] else ""),
-                str(row["pairs"]),
-                *(_figure(row.get(f"{name}_pairs_per_second"), ".1f") for name in ("jclip", "cn_clip")),
-                _spread(row),
-                *(_figure(row.get(f"{name}_mfu"), ".1%") for name in ("jclip", "cn_clip")),
-                *(_figure(row.get(name), ".1f", 2**30) for name in ("jclip_peak", "planned", "cn_clip_peak")),
-            )
-            for row in results.training
-        ],
-    )  # fmt: skip
-    lines += [f"- left out: {', '.join(names)}: {reason}" for reason, names in results.left_out.items()]
-    return "\n".join(lines + [f"- failed: {each}" for each in results.failures]).rstrip()
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
-    if not rows:
-        return []
-    lines = [head, ("---", *("---:" for _ in head[1:])), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines] + [""]
-
-
-def _figure(value: float | None, form: str, unit: float = 1) -> str:
-    return "" if value is None else format(value / unit, form)
-
-
-def _spread(row: Row) -> str:
-    return f"{row['ratio']:.2f} ({row['lowest']:.2f}-{row['highest']:.2f})" if "ratio" in row else ""
 
 
 if __name__ == "__main__":

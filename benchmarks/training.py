@@ -39,7 +39,7 @@ def random_batch(shapes: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 class JclipStep:
-    """jclip's compiled step on all devices.
+    """jclip's compiled step on the first device.
 
     Attributes:
       pairs: pairs of a step.
@@ -55,7 +55,7 @@ class JclipStep:
         from jclip.train.assembly import assemble, devices_of
         from jclip.train.planning.flops import count_flops
 
-        devices = devices_of(run)
+        devices = devices_of(run, jax.devices()[:1])  # as PyTorch
         part = assemble(run, index, devices)
         program, key = part.program, jax.random.key(0)
         self._mesh, self._device = part.mesh, part.mesh.devices.flat[0]

@@ -61,7 +61,7 @@ def test_a_head_of_its_own_is_sharded_by_its_own_table():
     assert set(rules_for(replace(TOY, text=headed(), head_width=8), mesh)) - set(rules_of_head) == {
         ("text/projection/kernel", "copy")
     }
-    assert ("text/head/kernel", "-,tensor") in rules_for(get_config("altclip"), mesh)
+    assert ("text/head/kernel", "fsdp,tensor") in rules_for(get_config("altclip"), mesh)
 
 
 def test_saved_in_a_bundle_and_loaded(tmp_path):

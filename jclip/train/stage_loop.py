@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jclip.accelerators.peaks import peak_of
 from jclip.checkpoint import Position
 from jclip.data.batches.examples import Batch
 from jclip.data.batches.loader import Batches
@@ -17,7 +18,7 @@ from jclip.train.assembly import StageParts
 from jclip.train.caching import fill
 from jclip.train.evaluating import Evaluating
 from jclip.train.exchange import Exchange
-from jclip.train.logging.meter import Meter, Profiler, peak_tflops
+from jclip.train.logging.meter import Meter, Profiler
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
 from jclip.train.saver import Saver
@@ -141,7 +142,8 @@ class StageLoop:
 
     def _meter(self) -> Meter:
         part = self._part
-        peak = self._run.monitor.peak_tflops or peak_tflops(jax.local_devices()[0].device_kind)
+        given = self._run.monitor.peak_tflops
+        peak = given * 1e12 if given else peak_of(jax.local_devices()[0].device_kind)
         pad_id = part.open_inputs().tokenizer.pad_id
         flops = Arithmetic(part) if peak is not None else None
         return Meter(part.stage.batch_size, part.mesh.size, flops, peak, self._data.text_name, pad_id)

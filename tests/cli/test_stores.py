@@ -55,7 +55,7 @@ def test_an_index_is_copied_to_a_database_and_searched_there(made, address, caps
     assert record["pushed"] == {"written": 0, "deleted": 0, "unchanged": ENTRIES} and record["ann"] is None
     for words in (
         ("红色",),
-        ("红色", "-", "猫", "--k", "3", "--offset", "2"),
+        ("红色", "-", "猫", "--k", "2", "--offset", "2"),
         ("a", "--where", "n>=3"),
         ("a", "--k", "1"),
     ):

@@ -257,6 +257,9 @@ INTERNAL = {
     "jclip/tokenizers/_clip_bpe.py",
     # A program that is written into exports and runs without jclip.
     "jclip/export/stablehlo/run.py",
+    # A compiler's notes in its own text, and results that are computed again if they are damaged.
+    "jclip/accelerators/hlo_text.py",
+    "jclip/cache/results.py",
 }
 
 

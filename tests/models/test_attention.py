@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax._src.cudnn import fused_attention_stablehlo
+from jax.flatten_util import ravel_pytree
 from jax.sharding import PartitionSpec as P
 
 from jclip.errors import JclipError
@@ -273,6 +274,33 @@ def test_what_cudnn_is_given(mask, length, monkeypatch):
     monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
     assert_like_the_oracle(length, MASKS[mask], jnp.bfloat16, "cudnn")
     assert lengths == [8]
+
+
+@pytest.mark.usefixtures("scanned")
+@pytest.mark.parametrize("patches", [9, 16])
+def test_a_vit_pads_its_tokens_once(patches, monkeypatch):
+    """17 tokens become 18 before the first layer, and the results are those without cuDNN. XLA replaces cuDNN here."""
+    model = Vit(VitConfig(14 * round(patches**0.5), 14, 64, 3, 2), 11, Compute(jnp.bfloat16))
+    images = jax.random.normal(jax.random.key(0), (2, model.config.image_size, model.config.image_size, 3))
+    variables = random_variables(model, images)
+
+    def computed(model):
+        loss = lambda variables: jnp.square(model.apply(variables, images)).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(variables)
+
+    expected = computed(model.clone(compute=Compute(jnp.bfloat16, attention="xla")))
+    monkeypatch.setattr(attention, "_device", lambda: H100)
+    given, in_xla = [], jax.nn.dot_product_attention
+
+    def instead(q, k, v, *, implementation, key_value_seq_lengths, **options):
+        given.append((q.shape[1], key_value_seq_lengths is not None))
+        return in_xla(q, k, v, key_value_seq_lengths=key_value_seq_lengths, **options)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", instead)
+    actual = computed(model)
+    assert set(given) == {(18, True) if patches == 16 else (10, False)}
+    one, other = (np.asarray(ravel_pytree(each)[0]) for each in (actual, expected))
+    assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(other)  # rounding: bfloat16 has 3 digits
 
 
 def pretend_an_h100(monkeypatch):

@@ -10,37 +10,6 @@ import numpy as np
 
 Flops = Callable[[Mapping[str, np.ndarray]], int]
 
-# Dense bfloat16 peaks of one jax device in TFLOP/s, from the vendors' data sheets. The longest name that is a prefix of
-# the device kind counts.
-_PEAKS = {
-    "TPU v2": 22.5,
-    "TPU v3": 61.5,
-    "TPU v4 lite": 138.0,
-    "TPU v4": 275.0,
-    "TPU v5 lite": 197.0,
-    "TPU v5e": 197.0,
-    "TPU v5": 459.0,
-    "TPU v6 lite": 918.0,
-    "TPU v6e": 918.0,
-    "NVIDIA H100 PCIe": 756.0,
-    "NVIDIA H100": 989.0,
-    "NVIDIA H200": 989.0,
-    "NVIDIA GH200": 989.0,
-    "NVIDIA B200": 2250.0,
-    "NVIDIA A100": 312.0,
-    "NVIDIA A10G": 70.0,
-    "NVIDIA L4": 121.0,
-    "NVIDIA L40": 181.0,
-    "NVIDIA L40S": 362.0,
-    "Tesla V100": 125.0,
-    "Tesla T4": 65.0,
-}
-
-
-def peak_tflops(kind: str) -> float | None:
-    """Returns the dense bfloat16 peak of a device kind in TFLOP/s; None if unknown, as on a CPU."""
-    return _PEAKS.get(max((name for name in _PEAKS if kind.startswith(name)), key=len, default=""))
-
 
 class Meter:
     """Throughput, and the shares of waiting and padding, from one call of `read` to the next.
@@ -49,7 +18,7 @@ class Meter:
       batch_size: pairs per step, over all devices.
       devices: number of devices of the mesh.
       flops: returns the FLOPs of a step on a batch, see `Arithmetic`; None without a peak.
-      peak: peak of one device, TFLOP/s; None if unknown.
+      peak: peak of one device, FLOP/s; None if unknown.
       text_name: batch entry with the ids of the texts, see `Examples`.
       pad_id: padding id of the texts.
     """
@@ -103,7 +72,7 @@ class Meter:
             "padding": self._padding / max(self._tokens, 1),
         }
         if self._peak is not None:
-            figures["mfu"] = self._arithmetic / (elapsed * self._devices * self._peak * 1e12)
+            figures["mfu"] = self._arithmetic / (elapsed * self._devices * self._peak)
         self._begin()
         return figures
 

@@ -18,7 +18,7 @@ _SAFETY = 4  # steps with an estimate below this part of the memory are not comp
 
 @dataclass(frozen=True)
 class Choice:
-    """What a stage recomputes.
+    """Recomputation of a stage.
 
     Attributes:
       part: the stage, assembled accordingly.

@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.peaks import peak_of
 from jclip.accelerators.slices import Slices
 from jclip.accelerators.targets import TARGETS, Place, parse_place
 
@@ -45,6 +46,7 @@ def test_every_target(name):
         assert (count, hosts) == (process.place.devices, process.place.hosts)
         assert platform == {"tpu": "tpu", "cuda": "gpu"}[TARGETS[name].platform]
         assert kind == KINDS.get(name, TARGETS[name].title)
+        assert peak_of(kind) == TARGETS[name].peak
         result = process.call(product, 1024, 512)
         # A part of the argument, all of it gathered, and a part of the result; cuBLAS has up to 32 MiB to work in.
         assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024) + 2**25

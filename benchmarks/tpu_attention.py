@@ -1,0 +1,164 @@
+"""Attention on a TPU by the estimate of its compiler: XLA's beside the Pallas kernels that jax ships.
+
+    pip install "jclip[plan-tpu]"
+    python -m benchmarks.tpu_attention                  some minutes; no TPU is needed
+    python -m benchmarks.tpu_attention --place v6e:1x1
+
+Forward and backward pass at the towers' shapes in bfloat16, from the projections' results to the gradients for them.
+The compiler estimates the clock cycles of every fusion, and of no kernel: `optimal_seconds` of its cost analysis counts
+-1 second for each. So a kernel is given the least time that it can take: that of its products, on tokens padded to
+tiles of 128 and heads padded to the 128 rows of a matrix unit, or of its memory traffic, whichever is longer. What is
+around the kernels (padding, changes of layout) has the compiler's cycles. The kernels' totals are therefore too low.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import tyro
+
+from benchmarks.on_a_gpu import SHAPES, Shape
+
+_TILE = 128
+_PRODUCTS = {"splash": 7, "flash": 9}
+"""Matmuls of both passes: two forward; backward four, and the logits (and for "flash" two products) once more."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings: one device of a target of `jclip plan --targets`."""
+
+    place: str = "v5e:1x1"
+
+
+class Found(NamedTuple):
+    """Estimate of one implementation.
+
+    Attributes:
+      around: milliseconds of everything except kernels, by the compiler's cycles.
+      kernels: least milliseconds of the kernels.
+      temporaries: bytes of temporary memory.
+    """
+
+    around: float
+    kernels: float
+    temporaries: int
+
+
+def main(options: Options) -> int:
+    """Prints a table."""
+    from jclip.accelerators.answers import CompilerFailed
+    from jclip.accelerators.compiling import CompilerProcess
+    from jclip.accelerators.targets import parse_place
+
+    print("| attention of | implementation | ms | of which kernels, at least | MiB of temporaries |")
+    print("|---|---|---:|---:|---:|", flush=True)
+    with CompilerProcess(parse_place(options.place)) as process:
+        for shape in SHAPES:
+            for name in ("xla", *_PRODUCTS):
+                try:
+                    found = Found(*process.call(estimated, shape, name))
+                except CompilerFailed as failed:
+                    print(f"{shape.tower}, {name}: {failed}", file=sys.stderr)
+                    continue
+                figures = f"{found.around + found.kernels:.2f} | {found.kernels:.2f} | {found.temporaries / 2**20:.0f}"
+                print(f"| {shape.tower}, {shape.tokens} tokens | {name} | {figures} |", flush=True)
+    return 0
+
+
+def estimated(compiler: Any, shape: Shape, name: str) -> tuple[float, float, int]:
+    """Compiles one implementation, in the compiler's process; returns the fields of `Found`."""
+    import jax
+    import jax.numpy as jnp
+
+    from jclip.accelerators.hlo import account
+
+    size = (shape.examples, shape.tokens, shape.heads * shape.channels)
+
+    def passes(inputs: Any, upstream: Any, lengths: Any) -> Any:
+        def mixed(inputs: Any) -> Any:
+            heads = (x.reshape(*x.shape[:2], shape.heads, shape.channels) for x in inputs)
+            return IMPLEMENTATIONS[name](*heads, lengths, shape.mask == "causal").reshape(size)
+
+        out, back = jax.vjp(mixed, inputs)
+        return out, back(upstream)
+
+    mesh = jax.sharding.Mesh(compiler.devices[:1], ("data",))
+    whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    x = jax.ShapeDtypeStruct(size, jnp.bfloat16, sharding=whole)
+    lengths = jax.ShapeDtypeStruct(size[:1], jnp.int32, sharding=whole) if shape.mask == "lengths" else None
+    program = jax.jit(passes).lower((x, x, x), x, lengths).compile()
+    target, found = compiler.place.target, account(program.as_text())
+    kernels = [each for each in found.work if each.opcode == "custom-call"]
+    least = 0.0
+    if name in _PRODUCTS:
+        tokens, channels = (-(-number // _TILE) * _TILE for number in (shape.tokens, shape.channels))
+        products = _PRODUCTS[name] * 2 * shape.examples * shape.heads * tokens**2 * channels
+        least = max(products / target.peak, sum(each.traffic for each in kernels) / target.bandwidth)
+    temporaries = program.memory_analysis().temp_size_in_bytes
+    return 1000 * found.cycles / target.clock, 1000 * least, int(temporaries)
+
+
+def xla(queries: Any, keys: Any, values: Any, lengths: Any, causal: bool) -> Any:
+    """Computes jclip's own."""
+    from jclip.models.attention import attend
+
+    return attend(queries, keys, values, lengths_b=lengths, causal=causal, implementation="xla")
+
+
+def flash(queries: Any, keys: Any, values: Any, lengths: Any, causal: bool) -> Any:
+    """Computes jax's flash attention, which needs tokens in multiples of 128."""
+    from jax.experimental.pallas.ops.tpu import flash_attention as kernel
+
+    (queries, keys, values), real, tokens = _padded((queries, keys, values), lengths)
+    names = ("q", "k_major", "k", "q_major_dkv", "k_major_dkv", "k_dkv", "q_dkv", "k_major_dq", "k_dq", "q_dq")
+    blocks = kernel.BlockSizes(block_b=1, **{f"block_{each}": queries.shape[2] for each in names})
+    mixed = kernel.flash_attention(
+        queries,
+        keys,
+        values,
+        segment_ids=kernel.SegmentIds(real, real),
+        causal=causal,
+        sm_scale=queries.shape[-1] ** -0.5,
+        block_sizes=blocks,
+    )
+    return mixed.swapaxes(1, 2)[:, :tokens]
+
+
+def splash(queries: Any, keys: Any, values: Any, lengths: Any, causal: bool) -> Any:
+    """Computes jax's splash attention with one kernel for the backward pass, as `flash`."""
+    import jax
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    (queries, keys, values), real, tokens = _padded((queries, keys, values), lengths)
+    heads, size = queries.shape[1:3]
+    mask = (masks.CausalMask if causal else masks.FullMask)((size, size))
+    names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute")
+    blocks = kernel.BlockSizes(**{f"block_{each}": size for each in names}, use_fused_bwd_kernel=True)
+    attend = kernel.make_splash_mha(
+        masks.MultiHeadMask([mask] * heads), head_shards=1, q_seq_shards=1, block_sizes=blocks
+    )
+    scaled = queries * queries.shape[-1] ** -0.5
+    mixed = jax.vmap(lambda q, k, v, s: attend(q, k, v, segment_ids=kernel.SegmentIds(s, s)))(
+        scaled, keys, values, real
+    )
+    return mixed.swapaxes(1, 2)[:, :tokens]
+
+
+IMPLEMENTATIONS = {"xla": xla, "flash": flash, "splash": splash}
+
+
+def _padded(arrays: Any, lengths: Any) -> tuple[list[Any], Any, int]:
+    """Returns arrays (b, l, h, c) as (b, h, l, c) with padded tokens; a mask of the real ones; and their number."""
+    import jax.numpy as jnp
+
+    examples, tokens = arrays[0].shape[:2]
+    size = -(-tokens // _TILE) * _TILE
+    real = jnp.arange(size) < (tokens if lengths is None else lengths[:, None])
+    padded = [jnp.pad(x, ((0, 0), (0, size - tokens), (0, 0), (0, 0))).swapaxes(1, 2) for x in arrays]
+    return padded, jnp.broadcast_to(real.astype(jnp.int32), (examples, size)), tokens
+
+
+if __name__ == "__main__":
+    sys.exit(main(tyro.cli(Options)))

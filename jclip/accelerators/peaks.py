@@ -1,0 +1,43 @@
+"""Peak rates of the devices that jax names."""
+
+from jclip.accelerators.targets import TARGETS
+
+_TARGETS = {
+    "TPU v3": "v3",
+    "TPU v4": "v4",
+    "TPU v5 lite": "v5e",
+    "TPU v5e": "v5e",
+    "TPU v5": "v5p",
+    "TPU v6 lite": "v6e",
+    "TPU v6e": "v6e",
+    "TPU7x": "tpu7x",
+    "Tesla V100": "v100",
+    "NVIDIA A100": "a100",
+    "NVIDIA H100": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA B200": "b200",
+}
+"""Targets by the beginning of the device kind."""
+_OTHERS = {
+    "TPU v2": 22.5e12,
+    "TPU v4 lite": 138e12,
+    "Tesla T4": 8.1e12,  # float32, as it has no bfloat16
+    "NVIDIA A10G": 70e12,
+    "NVIDIA GH200": 989.4e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA L4": 121e12,
+    "NVIDIA L40": 181e12,
+    "NVIDIA L40S": 362e12,
+}
+"""Dense bfloat16 FLOP/s of one jax device that is no target, from the vendors' data sheets."""
+PEAKS = {kind: TARGETS[name].peak for kind, name in _TARGETS.items()} | _OTHERS
+"""Dense bfloat16 FLOP/s of one jax device, by the beginning of the device kind; see `Target.peak`."""
+
+
+def peak_of(kind: str) -> float | None:
+    """Returns the peak FLOP/s of a device kind; None if it is unknown, as on a CPU. The longest match counts.
+
+    >>> peak_of("TPU v5 lite"), peak_of("NVIDIA L40S-48Q"), peak_of("cpu")
+    (197000000000000.0, 362000000000000.0, None)
+    """
+    return PEAKS.get(max((name for name in PEAKS if kind.startswith(name)), key=len, default=""))

@@ -1,0 +1,24 @@
+"""Peaks by device kind."""
+
+import pytest
+
+from jclip.accelerators.peaks import PEAKS, peak_of
+from jclip.accelerators.targets import TARGETS
+
+
+def test_the_longest_name_counts():
+    assert peak_of("TPU v4") == 275e12
+    assert peak_of("TPU v4 lite") == 138e12
+    assert peak_of("TPU v5 lite") == 197e12
+    assert peak_of("TPU v5p") == peak_of("TPU v5") == 459e12
+    assert peak_of("NVIDIA H100 80GB HBM3") == 989.4e12
+    assert peak_of("NVIDIA H100 PCIe") == 756e12
+    assert peak_of("NVIDIA L40S-48Q") == 362e12
+    assert peak_of("cpu") is None
+    assert {kind: peak_of(kind) for kind in PEAKS} == PEAKS
+
+
+@pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.platform == "cuda"])
+def test_every_gpu_that_is_a_target(name):
+    """A GPU's title is its device kind; compiled/test_compilers.py asks every compiler."""
+    assert peak_of(TARGETS[name].title) == TARGETS[name].peak
