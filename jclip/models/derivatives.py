@@ -173,8 +173,12 @@ def _product(equation: str, a: jax.Array, b: jax.Array) -> tuple[jax.Array, tupl
 
 
 def _product_gradients(equation: str, stored: tuple[jax.Array, jax.Array], gradient: jax.Array) -> Any:
-    _, pull_back = jax.vjp(partial(jnp.einsum, equation), *stored)
-    return pull_back(gradient.astype(stored[0].dtype))
+    a, b = stored
+    gradient = gradient.astype(a.dtype)
+    # Not `jax.vjp`, which would trace the product once more.
+    (of_a,) = jax.linear_transpose(lambda x: jnp.einsum(equation, x, b), a)(gradient)
+    (of_b,) = jax.linear_transpose(lambda x: jnp.einsum(equation, a, x), b)(gradient)
+    return of_a, of_b
 
 
 product.defvjp(_product, _product_gradients)
