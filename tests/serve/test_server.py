@@ -55,6 +55,8 @@ def refuses_connections(port):
         socket.create_connection(("127.0.0.1", port), 5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # accepted by the system while the service closed its socket
+        return False
     return False
 
 
