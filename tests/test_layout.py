@@ -15,7 +15,7 @@ ROOT = Path(__file__).parent.parent
 
 # The lowest layer first. A part (a module or subpackage of jclip) imports only from lower layers, or from itself.
 LAYERS = (
-    {"plain", "axes", "units", "marks", "machine"},
+    {"plain", "axes", "units", "marks"},
     {"errors", "console"},
     {"extras", "names", "ranges", "rules", "outside"},
     {"config"},

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from jclip.machine import free_memory
+from jclip.io.machine import free_memory
 from jclip.plain import shown
 from jclip.units import format_duration, format_size
 

@@ -16,7 +16,7 @@ from jclip.bundle import Bundle
 from jclip.data.sources.folders import PairFolder
 from jclip.errors import JclipError
 from jclip.images.opening import cores
-from jclip.machine import free_memory
+from jclip.io.machine import free_memory
 from jclip.models.dual_encoder import DualEncoderConfig
 from jclip.tokenizers.text import Tokenizer
 

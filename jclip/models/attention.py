@@ -220,7 +220,7 @@ def _heads_first(
     causal: bool,
     drop: Drop | None,
 ) -> jax.Array:
-    """As `_xla`, for CPUs: every head's matrices are first made contiguous.
+    """Returns what `_xla` does, for CPUs: every head's matrices are first made contiguous.
 
     Otherwise XLA multiplies with strides, which takes three times as long (benchmarks/RESULTS.md).
     """
