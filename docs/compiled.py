@@ -3,8 +3,9 @@
 docs/compiled.json keeps one record for each compiled step; docs/devices.md and docs/scaling.md are drawn from it.
 """
 
+import fcntl
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -106,6 +107,15 @@ def write(steps: Mapping[Key, Step], file: Path = FILE) -> None:
     rows = [json.dumps(asdict(key) | asdict(step)) for key, step in sorted(steps.items())]
     with whole_file(file, replace=True) as partial:
         partial.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+
+
+def change(edit: Callable[[Steps], Steps], file: Path = FILE) -> Steps:
+    """Changes the compiled steps of a file and returns them; other processes may change it at the same time."""
+    with file.with_suffix(".lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        steps = edit(read(file))
+        write(steps, file)
+    return steps
 
 
 def stage_run(key: Key) -> Run:
@@ -243,6 +253,12 @@ class Series:
         """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
         return self.times(pairs).seconds
 
+    @property
+    def sent(self) -> dict[str, Line]:
+        """Bytes that a device sends, by kind of collective."""
+        kinds = dict.fromkeys(kind for _, step in self._accounted for kind in step.sent)
+        return {kind: self._line([(each, step.sent.get(kind, 0)) for each, step in self._accounted]) for kind in kinds}
+
     def links(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of communication.
 
@@ -250,8 +266,7 @@ class Series:
         (n - 1) / n; and a part for each pair of another device, features, which grows as n - 1.
         """
         total = 0.0
-        for kind in dict.fromkeys(kind for _, step in self._accounted for kind in step.sent):
-            line = self._line([(each, step.sent.get(kind, 0)) for each, step in self._accounted])
+        for kind, line in self.sent.items():
             fixed = max(line.at(0), 0.0)
             of_pairs = max(line.at(pairs) - fixed, 0.0)
             others = (devices - 1) / max(self.devices - 1, 1)
@@ -261,6 +276,22 @@ class Series:
     def seconds(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of a step."""
         return self.computing(pairs) + self.links(pairs, devices)
+
+    def with_origin(self, other: "Series | None") -> "Series":
+        """Returns these steps and one with no pairs, where the line through another series' steps begins.
+
+        Parameters, gradients and the optimizer need as much whatever is recomputed, so one batch more makes a line.
+        """
+        if other is None or not other.accounted or 0 in dict(self.steps):
+            return self
+        origin = replace(
+            self.first,
+            needed=max(int(other.needed(0, self.devices)), self.first.state + self.first.gradients),
+            flops=max(int(other.flops(0)), 1),
+            times={self.target.name: Times(*(max(part, 0.0) for part in other.times(0)))},
+            sent={kind: int(max(line.at(0), 0.0)) for kind, line in other.sent.items()},
+        )
+        return replace(self, steps=((0, origin), *self.steps))
 
     @property
     def accounted(self) -> bool:

@@ -4,8 +4,9 @@
     python -m docs.devices --targets v5e a100 --recipes chinese_clip/vit_b_16
     python -m docs.devices --draw                      # only the page, from docs/compiled.json
 
-Each stage is compiled for eight devices and for two or three batches. Compiled steps are added to docs/compiled.json at
-once and are not compiled again, so an interrupted command continues. `--again` ignores that file's steps; those of an
+Each stage is compiled for eight devices: with "dots" for two batches or more, with "layers" for one. Compiled steps
+are added to docs/compiled.json at once and are not compiled again, so an interrupted command continues, and several
+commands may run at the same time for different targets. `--again` removes steps from that file first; those of an
 unchanged program then come from jclip's cache.
 """
 
@@ -17,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from docs.compiled import Key, Series, Steps, compile_step, program_of, read, series, write
+from docs.compiled import Key, Series, Steps, change, compile_step, program_of, read, series
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.compiling import CompilerProcess
@@ -36,8 +37,12 @@ RECIPES = (
     "chinese_clip/rn50", "chinese_clip/vit_b_16", "chinese_clip/vit_l_14", "chinese_clip/vit_l_14_336",
     "chinese_clip/vit_h_14", "altclip/vit_l_14", "altclip/vit_l_14_m9", "altclip/vit_h_14_m18",
 )  # fmt: skip
+SHOWN = ("v4", "v5e", "v5p", "v6e", "v100", "a100-40", "a100", "h100", "h200", "b200")
+"""Targets of the page."""
 REMATS: tuple[Remat, ...] = ("dots", "layers")
-"""Rematerialisations that are compiled: with "none" a step needs about three times the memory of "dots"."""
+"""Rematerialisations that are compiled: with "none" a step needs about twice the memory of "dots"."""
+SMALL = 40 * 2**30
+"""Bytes of memory up to which devices have "layers"; larger ones hardly need it."""
 DEVICES = 8
 """Number of devices for which steps are compiled."""
 FIRST = 16
@@ -81,8 +86,32 @@ class Cell:
         return Key(self.recipe, self.stage.name, self.place.name, mesh, self.remat, pairs)
 
     def found(self, steps: Steps) -> Series | None:
-        """Returns what has been compiled."""
-        return series(steps, self.recipe, self.stage.name, self.target.name, self.mesh(steps), self.remat, DEVICES)
+        """Returns what has been compiled; with "layers", a line that begins where that of "dots" does."""
+        found = self._series(steps, self.remat)
+        return found and found.with_origin(self._series(steps, "dots") if self.remat == "layers" else None)
+
+    def _series(self, steps: Steps, remat: Remat) -> Series | None:
+        return series(steps, self.recipe, self.stage.name, self.target.name, self.mesh(steps), remat, DEVICES)
+
+    def next_batch(self, steps: Steps) -> int | None:
+        """Returns the pairs per device of the next step to compile; None if the cell is complete."""
+        each = self._bytes_of_a_pair(steps)
+        if found := self.found(steps):
+            return next_batch(found, each)
+        begun = self._series(steps, "dots")
+        if each and begun and begun.accounted:
+            return max(_filling(self.target.memory, begun.needed(0, DEVICES), each), 1)
+        return FIRST
+
+    def _bytes_of_a_pair(self, steps: Steps) -> float:
+        """Returns what each pair needs on other targets, about; 0 if nothing is known."""
+        slopes = []
+        for name in SHOWN:
+            found = replace(self, target=TARGETS[name]).found(steps) if name != self.target.name else None
+            if found and len(found.steps) > 1:
+                (low, less), (high, more) = found.steps[0], found.steps[-1]
+                slopes.append((more.needed - less.needed) / (high - low))
+        return statistics.median(slopes) if slopes else 0.0
 
 
 def cells(recipes: Sequence[str], targets: Sequence[str], remats: Sequence[Remat] = REMATS) -> list[Cell]:
@@ -93,23 +122,36 @@ def cells(recipes: Sequence[str], targets: Sequence[str], remats: Sequence[Remat
         for recipe in recipes
         for stage in load_config(recipe).stages
         for target in targets
+        if remat != "layers" or has_layers(target)
     ]
 
 
-def next_batch(found: Series) -> int | None:
+def has_layers(target: str) -> bool:
+    """Returns whether "layers" is compiled for a target, or for a smaller one that has the same program.
+
+    >>> has_layers("v5e"), has_layers("a100"), has_layers("h100")
+    (True, True, False)
+    """
+    program = program_of(target)
+    return min(TARGETS[name].memory for name in SHOWN if program_of(name) == program) <= SMALL
+
+
+def next_batch(found: Series, each: float = 0.0) -> int | None:
     """Returns the pairs per device of the next step to compile for a cell; None if it is complete.
 
-    The second step should nearly fill the memory. The third is where the line through the others meets it.
+    The second step should nearly fill the memory. A third is where the line through the others meets it.
+
+    Args:
+      each: bytes that a pair needs, from other targets; 0 to guess them from the first step.
     """
     first, memory = found.first, found.target.memory
     known = dict(found.steps)
     if len(known) == 1:
         fixed = first.state + first.gradients
-        each = max(first.needed - fixed, first.needed // 20) / found.steps[0][0]
-        pairs = _rounded((_AIM * memory - fixed) / each)
+        pairs = _filling(memory, fixed, each or max(first.needed - fixed, first.needed // 20) / found.steps[0][0])
         if pairs in known or pairs < 1:
             pairs = max(found.steps[0][0] // 2, 1)
-        return min(pairs, _MOST) if pairs not in known else None
+        return pairs if pairs not in known else None
     if len(known) > 2 and not found.accounted:  # others were refused
         pairs = _rounded(found.largest(DEVICES) / 2)
         return pairs if pairs > 0 and pairs not in known and len(known) < 5 else None
@@ -119,10 +161,16 @@ def next_batch(found: Series) -> int | None:
     return pairs if pairs > 0 and pairs not in known else None
 
 
+def _filling(memory: float, fixed: float, each: float) -> int:
+    """Returns the pairs that nearly fill a memory, beside bytes that do not depend on them."""
+    return min(_rounded((_AIM * memory - fixed) / each), _MOST)
+
+
 def confirmed(found: Series) -> int:
     """Returns the largest batch that was compiled, fits, and nearly fills the memory; 0 if none does."""
     memory = found.target.memory
-    return max((pairs for pairs, step in found.steps if _FILLED * memory < step.needed <= memory), default=0)
+    filling = (pairs for pairs, step in found.steps if _FILLED * memory < step.needed <= memory)
+    return max(filling, default=0)
 
 
 def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
@@ -130,15 +178,15 @@ def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
     progress = _Progress(len(wanted), steps)
     for number, cell in enumerate(wanted):
         with CompilerProcess(cell.place) as process:
-            while (pairs := _missing(cell, steps)) is not None:
+            while (pairs := cell.next_batch(steps)) is not None:
                 key = cell.key(cell.mesh(steps), pairs)
                 console.tell(f"{progress.left(number)}: {' '.join(map(str, (vars(key).values())))}")
                 try:
-                    steps[key] = compile_step(process, key)
+                    step = compile_step(process, key)
                 except CompilerFailed as error:
                     console.tell(str(error))
                     break
-                write(steps)
+                steps |= change(lambda known, key=key, step=step: known | {key: step})
 
 
 class _Progress:
@@ -152,11 +200,6 @@ class _Progress:
         spent = time.monotonic() - self._begun
         each = spent / number if number > 2 else self._guess
         return f"{number + 1} of {self._cells}, about {format_duration(each * (self._cells - number))} left"
-
-
-def _missing(cell: Cell, steps: Steps) -> int | None:
-    found = cell.found(steps)
-    return FIRST if found is None else next_batch(found)
 
 
 def _rounded(pairs: float) -> int:
@@ -242,8 +285,9 @@ def excerpt(steps: Steps) -> str:
         for number, stage in enumerate(load_config(recipe).stages, 1):
             row = [f"{recipe} {number}", f"{stage.batch_size:,}"]
             for target in targets:
-                both = [Cell(recipe, stage, TARGETS[target], remat).found(steps) for remat in REMATS]
-                row.append(" / ".join(_count(found, stage.batch_size) for found in both))
+                remats = [remat for remat in REMATS if remat != "layers" or has_layers(target)]
+                each = [Cell(recipe, stage, TARGETS[target], remat).found(steps) for remat in remats]
+                row.append(" / ".join(_count(found, stage.batch_size) for found in each))
             rows.append(row)
     return table(("recipe, stage", "batch", *targets), rows)
 
@@ -259,7 +303,7 @@ def _count(found: Series | None, batch: int) -> str:
 def deviation(steps: Steps) -> str:
     """Returns a sentence: how far steps with a third batch are from the line through the other two."""
     errors = []
-    for cell in cells(RECIPES, [name for name in TARGETS if program_of(name) == name]):
+    for cell in cells(RECIPES, [name for name in SHOWN if program_of(name) == name], ["dots"]):
         found = cell.found(steps)
         if found and len(found.steps) > 2:
             (low, middle, high) = found.steps[:3]
@@ -275,7 +319,7 @@ def deviation(steps: Steps) -> str:
 
 def tables(steps: Steps) -> dict[str, str]:
     """Returns the generated parts of docs/devices.md by name."""
-    return {name: target_table(name, steps) for name in TARGETS} | {"deviation": deviation(steps)}
+    return {name: target_table(name, steps) for name in SHOWN} | {"deviation": deviation(steps)}
 
 
 def draw(steps: Steps) -> None:
@@ -287,7 +331,7 @@ def draw(steps: Steps) -> None:
 def main() -> None:
     """Runs the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    alone = [name for name in TARGETS if program_of(name) == name]
+    alone = [name for name in SHOWN if program_of(name) == name]
     parser.add_argument("--targets", nargs="+", default=alone, choices=alone, help="by default all")
     parser.add_argument("--recipes", nargs="+", default=RECIPES, choices=RECIPES)
     parser.add_argument("--remat", nargs="+", default=REMATS, choices=get_args(Remat))
@@ -299,7 +343,9 @@ def main() -> None:
         wanted = cells(options.recipes, options.targets, options.remat)
         if options.again:
             again = {cell.key("", 0) for cell in wanted}
-            steps = {key: step for key, step in steps.items() if replace(key, mesh="", pairs=0) not in again}
+            steps = change(
+                lambda known: {key: known[key] for key in known if replace(key, mesh="", pairs=0) not in again}
+            )
         try:
             compile_all(wanted, steps, console)
         except (KeyboardInterrupt, JclipError) as error:

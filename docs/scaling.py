@@ -62,8 +62,8 @@ def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
     for number, step in enumerate(lacking, 1):
         console.tell(f"step {number} of {len(lacking)}: {step.place}, {step.mesh}, {step.pairs} pairs a device")
         with CompilerProcess(parse_place(step.place)) as process:
-            steps[step] = compile_step(process, step)
-        compiled.write(steps)
+            found = compile_step(process, step)
+        steps |= compiled.change(lambda known, key=step, found=found: known | {key: found})
 
 
 def loss_table(costs: Costs, *, fixed: bool) -> str:

@@ -41,7 +41,8 @@ def test_the_pages_show_what_was_compiled(file):
 
 def test_the_page_has_every_target():
     names = re.findall(r"<!-- ([\w-]+) -->", devices.FILE.read_text(encoding="utf-8"))
-    assert set(names) == {*TARGETS, "deviation", "end"}
+    assert set(names) == {*devices.SHOWN, "deviation", "end"}
+    assert {compiled.program_of(name) for name in devices.SHOWN} < set(TARGETS)
 
 
 def test_every_compiled_step_is_that_of_a_recipe():
@@ -57,7 +58,8 @@ def _sharing(key: Key) -> tuple[str, ...]:
 
 def test_steps_are_written_and_read(tmp_path):
     written = {Key("a", "b", "v5e:2x4", "data", "dots", pairs): replace(STEP, needed=pairs) for pairs in (32, 16)}
-    compiled.write(written, tmp_path / "steps.json")
+    for key, step in written.items():
+        compiled.change(lambda known, key=key, step=step: known | {key: step}, tmp_path / "steps.json")
     assert compiled.read(tmp_path / "steps.json") == written
     assert [key.pairs for key in compiled.read(tmp_path / "steps.json")] == [16, 32]
     assert compiled.read(tmp_path / "none.json") == {}
@@ -123,6 +125,29 @@ def test_the_second_batch_nearly_fills_the_memory_and_the_third_is_where_the_lin
     assert confirmed(steps((16, 4), (96, 14))) == 96 and confirmed(steps((16, 4), (96, 16))) == 0
 
 
+def test_what_other_targets_need_gives_the_batch_that_nearly_fills_the_memory():
+    # 2 GiB are state and gradients; a pair needs 1/4 GiB elsewhere: (0.93 x 15.75 - 2) x 4 pairs, in eights.
+    assert next_batch(steps((16, 4)), GIB / 4) == 48
+    stage = load_config("chinese_clip/vit_b_16").stages[1]
+    cell = Cell("chinese_clip/vit_b_16", stage, TARGETS["v5e"], "layers")
+    assert cell.next_batch({}) == devices.FIRST
+    elsewhere = replace(cell, target=TARGETS["a100"])
+    known = {replace(cell, remat="dots").key("data", pairs): step for pairs, step in steps((16, 4), (96, 14)).steps}
+    known |= {elsewhere.key("data", pairs): step for pairs, step in steps((16, 3), (32, 4)).steps}
+    # The line of "dots" begins at 2 GiB; elsewhere "layers" needs 1/16 GiB a pair.
+    assert cell.next_batch(known) == 200
+
+
+def test_one_batch_makes_a_line_with_the_origin_of_other_steps():
+    other = steps((16, 4), (32, 6))  # 2 GiB and no time without pairs
+    found = steps((64, 6)).with_origin(other)
+    assert found.accounted and [found.needed(pairs, 8) / GIB for pairs in (0, 32, 64)] == [2, 4, 6]
+    assert found.seconds(32, 1) == pytest.approx(3) and found.flops(32) == pytest.approx(32 * 10**11)
+    assert found.sent["all-reduce"].at(0) == 7 * 10**9
+    assert found.largest(8) == 220 and next_batch(found) == 216
+    assert steps((64, 6)).with_origin(None) == steps((64, 6))
+
+
 def test_places_divide_the_batch():
     assert [place.name for place in places(TARGETS["v5e"], 1024)][:4] == ["v5e:1x1", "v5e:2x2", "v5e:2x4", "v5e:4x4"]
     found = [place.devices for place in places(TARGETS["h100"], 4608)]
@@ -165,3 +190,4 @@ def test_cells_are_every_stage():
     found = cells(devices.RECIPES, ["v5e"], ["dots"])
     assert len(found) == 15  # eight models with two stages, of which one continues another with one
     assert len(cells(devices.RECIPES, ["v5e", "a100"])) == 60
+    assert len(cells(devices.RECIPES, ["v5e", "h100"])) == 45  # an H100 has no "layers"
