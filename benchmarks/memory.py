@@ -13,7 +13,7 @@ import argparse
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import parse_place
 from jclip.configs.loading import load_config
 from jclip.models.compute import Remat

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jclip.accelerators.account import account
 from jclip.accelerators.compiler import Compiler
-from jclip.accelerators.compiling import CompilerProcess
-from jclip.accelerators.hlo import account
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import parse_place
 

@@ -51,8 +51,8 @@ class Found(NamedTuple):
 
 def main(options: Options) -> int:
     """Prints a table."""
-    from jclip.accelerators.answers import CompilerFailed
-    from jclip.accelerators.compiling import CompilerProcess
+    from jclip.accelerators.compiler import CompilerFailed
+    from jclip.accelerators.compiler_process import CompilerProcess
     from jclip.accelerators.targets import parse_place
 
     print("| six layers of | attention | ms | of which kernels, at least | MiB of temporaries |")
@@ -75,7 +75,7 @@ def estimated(compiler: Any, shape: Shape, name: str) -> tuple[float, float, int
     import jax
     import jax.numpy as jnp
 
-    from jclip.accelerators.hlo import account
+    from jclip.accelerators.account import account
     from jclip.models import attention
     from jclip.models.compute import Compute
     from jclip.models.transformer import PreNormLayer, stacked

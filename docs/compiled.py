@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jclip.accelerators.compiling import CompilerProcess
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
 from jclip.configs.loading import load_config

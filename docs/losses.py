@@ -12,9 +12,9 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
+from jclip.accelerators.account import account
 from jclip.accelerators.compiler import Compiled, Compiler
-from jclip.accelerators.compiling import CompilerProcess
-from jclip.accelerators.hlo import account
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import Target, parse_place
 from jclip.io.files import whole_file

@@ -15,7 +15,7 @@ from docs.compiled import Key, Series, Steps, compile_step
 from docs.losses import BATCH, FORMS, PER_DEVICE, Costs
 from docs.scaled import Scaled, fitted
 from docs.tables import gib, rewritten, table
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.console import Console
 from jclip.errors import JclipError

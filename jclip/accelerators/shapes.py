@@ -1,13 +1,13 @@
-"""Shapes of slices and of groups of hosts."""
+"""Shapes of TPU slices and of groups of GPU hosts."""
 
 Shape = tuple[int, ...]
-"""Numbers of chips, or of hosts and their devices."""
+"""Numbers of chips along the dimensions of a slice, or of hosts and of the GPUs of a host."""
 
 
-def named(shape: Shape) -> str:
+def shape_name(shape: Shape) -> str:
     """Returns a shape as text.
 
-    >>> named((4, 4, 8))
+    >>> shape_name((4, 4, 8))
     '4x4x8'
     """
     return "x".join(map(str, shape))

@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from jclip.accelerators.compiling import SECONDS
+from jclip.accelerators.compiler_process import SECONDS
 from jclip.accelerators.targets import parse_place
 from jclip.cli.configs import parse
 from jclip.cli.plan_target import as_record, list_targets, show_measured, show_target
@@ -22,7 +22,7 @@ from jclip.plain import print_json
 from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit
 from jclip.train.planning.plan import StagePlan
-from jclip.train.planning.planning import RunPlan, plan
+from jclip.train.planning.run_plan import RunPlan, plan
 from jclip.units import format_duration, format_size
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jclip.accelerators.compiling import SECONDS
+from jclip.accelerators.compiler_process import SECONDS
 from jclip.accelerators.targets import Place, parse_place
 from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
