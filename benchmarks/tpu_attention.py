@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from benchmarks.on_a_gpu import SHAPES, Shape
+from benchmarks.on_a_gpu import SHAPES, AttentionShape
 
 _TILE = 128
 _LAYERS = 6
@@ -70,7 +70,7 @@ def main(options: Options) -> int:
     return 0
 
 
-def estimated(compiler: Any, shape: Shape, name: str) -> tuple[float, float, int]:
+def estimated(compiler: Any, shape: AttentionShape, name: str) -> tuple[float, float, int]:
     """Compiles layers with one implementation, in the compiler's process; returns the fields of `Found`."""
     import jax
     import jax.numpy as jnp
