@@ -66,8 +66,8 @@ def test_steps_are_written_and_read(tmp_path):
 def test_lines_through_three_points_bend_at_the_middle_one():
     line = Line(((0, 0.0), (10, 10.0), (20, 40.0)))
     assert [line.at(x) for x in (-5, 5, 10, 15, 30)] == [-5, 5, 10, 25, 70]
-    assert [line.where(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
-    assert Line(((8, 10.0), (16, 10.0))).where(9) == 0
+    assert [line.largest_within(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
+    assert Line(((8, 10.0), (16, 10.0))).largest_within(9) == 0
 
 
 def test_state_is_divided_and_what_is_replicated_is_not():
