@@ -32,7 +32,7 @@ class ProcessDied(Exception):
 class LimitedProcess:
     """Process that receives and sends pickles over its standard input and output.
 
-    It has its own session, so Ctrl-C in a terminal does not reach it. Its input is closed when this process ends.
+    It has its own session, so Ctrl-C in a terminal does not reach it. Its input closes when the calling process ends.
 
     Args:
       command: the command.
