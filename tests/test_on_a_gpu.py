@@ -110,7 +110,7 @@ def test_tables():
 
 
 class Here:
-    """Stands for `Remote` in this process."""
+    """Replacement of `Remote` in this process."""
 
     def __init__(self, make, *arguments, **named):
         self._make, self._made = lambda: make(*arguments, **named), None
