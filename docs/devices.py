@@ -21,7 +21,7 @@ from docs.compiled import Key, Series, Steps, compile_step, program_of, read, se
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.compiler_process import CompilerProcess
-from jclip.accelerators.shapes import shape_name
+from jclip.accelerators.shapes import named
 from jclip.accelerators.targets import TARGETS, Place, Target
 from jclip.configs.loading import load_config
 from jclip.console import Console
@@ -211,7 +211,7 @@ def _row(kept: Sequence[tuple[Cell, Series]], steps: Steps) -> list[str]:
     meshes = " / ".join(dict.fromkeys(cell.mesh(steps) for cell, _ in kept))
     arithmetic = " / ".join(f"{found.flops(FIRST) / FIRST / 1e9:,.0f}" for _, found in kept)
     largest = " / ".join(_largest(found) for _, found in kept)
-    devices = " / ".join(shape_name(place.shape) if place else "-" for place in found_places)
+    devices = " / ".join(named(place.shape) if place else "-" for place in found_places)
     row = [meshes, arithmetic, largest, devices]
     chosen = next(
         ((found, place) for (_, found), place in zip(kept, found_places, strict=True) if place is not None), None

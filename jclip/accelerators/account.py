@@ -112,11 +112,11 @@ class _Reader:
         """Returns the account of one execution of a computation."""
         if computation.name not in self._read:
             started: set[str] = set()
-            parts = [self._instruction(each, computation, started) for each in computation.instructions.values()]
+            parts = [self._of(each, computation, started) for each in computation.instructions.values()]
             self._read[computation.name] = _total(parts)
         return self._read[computation.name]
 
-    def _instruction(self, instruction: Instruction, computation: Computation, started: set[str]) -> Account:
+    def _of(self, instruction: Instruction, computation: Computation, started: set[str]) -> Account:
         if instruction.opcode == "while":
             return self._loop(instruction, computation)
         if instruction.base in ("call", "async"):
@@ -172,7 +172,7 @@ class _Reader:
 
 
 class _Inside(NamedTuple):
-    """FLOPs, collectives with the keys of `_chain`, and sentences as in `Account.unknown`."""
+    """FLOPs, collectives with the chains that they belong to, and what is unknown."""
 
     products: int
     collectives: tuple[tuple[str, Collective], ...]

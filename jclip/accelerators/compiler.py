@@ -78,7 +78,7 @@ class Compiler:
             ) from None
 
     def compile(self, lowered: Any) -> Compiled:
-        """Compiles the result of `jax.jit(...).lower`, or returns the result from the cache.
+        """Compiles the result of `jax.jit(...).lower`, or returns the result that is kept from an earlier time.
 
         Raises CompilerFailed if the compiler refuses the program for another reason than its memory.
         """

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from jclip.accelerators.compiler import CompilerFailed
-from jclip.accelerators.limited_process import LimitedProcess, ProcessDied
+from jclip.accelerators.limited_process import Died, LimitedProcess
 from jclip.accelerators.targets import Place
 from jclip.accelerators.worker import BUG, ERROR, FAILED, PROGRESS
 from jclip.errors import JclipError
@@ -84,7 +84,7 @@ class CompilerProcess:
                 self._process = LimitedProcess(self._command, self._environment(), self._memory)
             with self._process.within(self._seconds):
                 kind, content = self._ask(self._process, request)
-        except ProcessDied as death:
+        except Died as death:
             self.close()
             raise CompilerFailed(f"{self.place.name}: the compiler's process failed: {death}") from None
         except BaseException:  # a late answer must not become that of the next call

@@ -25,7 +25,7 @@ _FATAL = re.compile(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.*)", re.MULTILINE)
 _LOGGED = re.compile(r"[IWEF]\d{4} [\d:.]+ +\d+ ")
 
 
-class ProcessDied(Exception):
+class Died(Exception):
     """Error for a process that ended, or that was ended because it exceeded a limit. The message is one line."""
 
 
@@ -40,7 +40,7 @@ class LimitedProcess:
       memory: limit in bytes of its memory and that of its own processes; None for most of the memory that is free
         now.
 
-    Raises ProcessDied if it cannot start.
+    Raises Died if it cannot start.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], memory: int | None = None):
@@ -58,10 +58,10 @@ class LimitedProcess:
             )
         except OSError as error:
             self._printed.close()
-            raise ProcessDied(f"it cannot start: {error.strerror}") from None
+            raise Died(f"it cannot start: {error.strerror}") from None
 
     def send(self, message: Any) -> None:
-        """Sends a message. Raises ProcessDied if the process has ended."""
+        """Sends a message. Raises Died if the process has ended."""
         assert self._process.stdin is not None
         try:
             pickle.dump(message, self._process.stdin, protocol=5)
@@ -70,7 +70,7 @@ class LimitedProcess:
             raise self._died() from None
 
     def receive(self) -> Any:
-        """Waits for a message. Raises ProcessDied if the process ends before it is complete."""
+        """Waits for a message. Raises Died if the process ends before it is complete."""
         assert self._process.stdout is not None
         try:
             return pickle.load(self._process.stdout)
@@ -110,18 +110,18 @@ class LimitedProcess:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 return
 
-    def _died(self) -> ProcessDied:
+    def _died(self) -> Died:
         """Ends the rest of the process, and returns an error with the reason for its end."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(5)  # its output may close before it ends
         code, printed = self._process.poll(), self._error_line()
         self.end()
         if self._reason:
-            return ProcessDied(self._reason)
+            return Died(self._reason)
         if code is not None and code < 0:
             with suppress(ValueError):
-                return ProcessDied(f"it was ended by {signal.Signals(-code).name}{printed and ': '}{printed}")
-        return ProcessDied(f"it ended with exit code {code}{printed and ': '}{printed}")
+                return Died(f"it was ended by {signal.Signals(-code).name}{printed and ': '}{printed}")
+        return Died(f"it ended with exit code {code}{printed and ': '}{printed}")
 
     def _error_line(self) -> str:
         """Returns the fatal line that the process printed, or else its last line outside logs; "" if there is none."""

@@ -4,10 +4,10 @@ Shape = tuple[int, ...]
 """Numbers of chips along the dimensions of a slice, or of hosts and of the GPUs of a host."""
 
 
-def shape_name(shape: Shape) -> str:
+def named(shape: Shape) -> str:
     """Returns a shape as text.
 
-    >>> shape_name((4, 4, 8))
+    >>> named((4, 4, 8))
     '4x4x8'
     """
     return "x".join(map(str, shape))

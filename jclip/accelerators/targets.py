@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import jax
 
 from jclip.accelerators.gpu_hosts import AMPERE, BLACKWELL, HOPPER, VOLTA, Architecture, Gpu, GpuHosts
-from jclip.accelerators.shapes import Shape, shape_name
+from jclip.accelerators.shapes import Shape, named
 from jclip.accelerators.tpu_slices import CHIPS_PER_HOST, TpuSlices
 from jclip.errors import JclipError
 from jclip.names import suggestion
@@ -21,7 +21,7 @@ from jclip.plain import shown
 GPU_SHARE = 0.92
 """Share of a GPU's memory that programs may use with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92; jax's default is 0.75.
 
-The CUDA context and NCCL's buffers take the rest.
+The rest is left to the CUDA context and to NCCL's buffers.
 """
 
 
@@ -103,7 +103,7 @@ class Place:
     @property
     def name(self) -> str:
         """Name for the command line: "v5e:8x8"."""
-        return f"{self.target.name}:{shape_name(self.shape)}"
+        return f"{self.target.name}:{named(self.shape)}"
 
     @property
     def devices(self) -> int:
@@ -130,13 +130,13 @@ def parse_place(text: str) -> Place:
     target = TARGETS[name]
     possible = target.arrangement.possible
     if not colon:
-        raise JclipError(f"{name} needs a shape, such as {name}:{shape_name(_smallest_host(target))}: {possible}")
+        raise JclipError(f"{name} needs a shape, such as {name}:{named(_smallest_host(target))}: {possible}")
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})*", shape):
         raise JclipError(f"{shown(repr(shape))} is not a shape of {name}: choose {possible}")
     place = Place(target, tuple(map(int, shape.split("x"))))
     if not target.arrangement.has(place.shape):
         nearest = target.arrangement.with_devices(place.devices)
-        hint = f"; with as many devices: {name}:{shape_name(nearest)}" if nearest else ""
+        hint = f"; with as many devices: {name}:{named(nearest)}" if nearest else ""
         raise JclipError(f"{name} has no shape {shape}: choose {possible}{hint}")
     return place
 
@@ -147,7 +147,10 @@ def _smallest_host(target: Target) -> Shape:
     return shape
 
 
-_MIB, _GIB, _GIGA, _TERA = 2**20, 2**30, 1e9, 1e12
+_GIB, _TERA, _GIGA = 2**30, 1e12, 1e9
+_FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
+_DEEP = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
+_MIB = 2**20
 _GPUS_PER_HOST = 8
 
 
@@ -237,9 +240,6 @@ def _gpu(
 def _joined(*words: str) -> str:
     return "; ".join(filter(None, words))
 
-
-_FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
-_DEEP = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
 
 _ALL = (
     _tpu(

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import jax
 
-from jclip.accelerators.shapes import Shape, shape_name
+from jclip.accelerators.shapes import Shape, named
 
 CHIPS_PER_HOST = 4  # that one process drives; a host of v5e or v6e may have 8
 
@@ -36,10 +36,10 @@ class TpuSlices:
     @property
     def possible(self) -> str:
         """Possible shapes, as text."""
-        shapes = ", ".join(map(shape_name, self.known))
+        shapes = ", ".join(map(named, self.known))
         if not self.block:
             return shapes
-        return f"{shapes}, or ascending multiples of {self.block} up to {shape_name(self.largest)}"
+        return f"{shapes}, or ascending multiples of {self.block} up to {named(self.largest)}"
 
     def has(self, shape: Shape) -> bool:
         """Returns True if this shape is possible."""
@@ -83,4 +83,4 @@ class TpuSlices:
         options: dict[str, Any] = {"chip_config_name": self.chip} if self.chip else {}
         if math.prod(shape) == 1:
             options["chips_per_host_bounds"] = (1, 1, 1)
-        return list(topologies.get_topology_desc(f"{name}:{shape_name(shape)}", platform="tpu", **options).devices)
+        return list(topologies.get_topology_desc(f"{name}:{named(shape)}", platform="tpu", **options).devices)

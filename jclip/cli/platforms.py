@@ -1,7 +1,7 @@
-"""Stops jax from searching for accelerators whose compilers are installed but which are not attached.
+"""Keeps jax from looking for accelerators that are not attached, although their compilers are installed.
 
-If the compilers of `jclip plan --on` are installed, jax searches for their devices at every start. libtpu and the CUDA
-plugin then write warnings and a traceback before jax falls back to the CPU.
+With the compilers of `jclip plan --on`, jax looks for their devices at every start. libtpu and the CUDA plugin then
+write warnings and a traceback before jax falls back to the CPU.
 """
 
 import os
@@ -13,24 +13,21 @@ from importlib.util import find_spec
 from pkgutil import iter_modules
 
 _OURS = ("xla_cuda12", "xla_cuda13")
-# NVIDIA's driver, a container's and WSL's; TPU v2 to v4, and later TPUs.
+# NVIDIA: a driver, a container's, and WSL's. TPU: v2 to v4, and later ones.
 _DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/accel*", "/dev/vfio/[0-9]*")
 
 
 def skip_absent_accelerators(devices: Iterable[str] = _DEVICES) -> None:
-    """Sets JAX_PLATFORMS to cpu if accelerators' compilers are installed and certainly no accelerator is attached.
+    """Sets JAX_PLATFORMS to cpu if compilers for accelerators are installed, and certainly no accelerator is attached.
 
-    Does nothing if the variable is set, jax is already imported, a plugin for other devices is installed, or a variable
-    of a TPU's environment is set.
-
-    Args:
-      devices: patterns of device files, of which none exists if no accelerator is attached.
+    Does nothing if the variable is set, jax is imported already, a plugin for other devices is installed, or a variable
+    of a TPU's environment is set. `devices` are patterns of device files.
     """
     if os.environ.get("JAX_PLATFORMS") or "jax" in sys.modules:
         return
     plugins = _plugins()
     if not plugins and find_spec("libtpu") is None:
-        return  # jax searches for nothing
+        return  # jax looks for nothing
     in_a_pod = any(name.startswith("TPU_") for name in os.environ)
     if plugins <= set(_OURS) and not in_a_pod and not any(glob(pattern) for pattern in devices):
         os.environ["JAX_PLATFORMS"] = "cpu"

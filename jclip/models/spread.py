@@ -28,7 +28,7 @@ def by_example(x: jax.Array) -> jax.Array:
 
 
 def gathered(x: jax.Array) -> jax.Array:
-    """Gathers a parameter on every device of the mesh, but not its gradient. Without a mesh, returns `x` unchanged."""
+    """Returns a parameter, gathered on every device of the mesh. Its gradient is not. Without a mesh, returns `x`."""
     return _gathered(x) if _batch_axes() else x
 
 
@@ -42,10 +42,10 @@ _gathered.defvjp(lambda x: (_gathered(x), None), lambda _, gradient: (gradient,)
 
 
 def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Returns the rows `ids` (…) of an embedding table (n, d) as (…, d); NaN for an id outside it.
+    """Returns the rows `ids` (…) of an embedding table (n, d): (…, d); NaN for an id outside it.
 
-    Gathers the table, like other parameters, if it has fewer rows than the whole batch takes. Without that, XLA would
-    look up every row of the batch in each part of the table, and send the rows.
+    Gathers a table that is smaller than the rows that the whole batch takes, as other parameters are gathered. XLA
+    alone would look all rows of the batch up in each part of the table, and send those.
     """
     if _batch_axes() and len(table) <= min(ids.size, _LARGEST_GATHERED):
         table = gathered(table)
@@ -57,7 +57,7 @@ _LARGEST_GATHERED = 2**16
 
 
 def _batch_axes() -> tuple[str, ...]:
-    """Returns the axes of the current mesh that split a batch and whose sharding XLA chooses."""
+    """Returns the axes of the current mesh that split a batch and that XLA splits over."""
     mesh = jax.sharding.get_abstract_mesh()
     return tuple(
         name

@@ -4,10 +4,10 @@ import doctest
 
 import pytest
 
-from jclip.accelerators import groups, hlo_text, peaks, shapes, targets
+from jclip.accelerators import groups, hlo_text, peaks, shapes
 
 
-@pytest.mark.parametrize("module", [groups, hlo_text, peaks, shapes, targets])
+@pytest.mark.parametrize("module", [groups, hlo_text, peaks, shapes])
 def test_examples(module):
     found = doctest.testmod(module)
     assert found.attempted and not found.failed

@@ -1,4 +1,4 @@
-"""Targets: their figures against products of others, places by their names, and XLA's descriptions of GPUs."""
+"""Targets: their figures against what multiplies up to them, the places that a text names, and what a GPU is called."""
 
 import dataclasses
 
