@@ -81,7 +81,7 @@ class Cell:
         return Key(self.recipe, self.stage.name, self.place.name, mesh, self.remat, pairs)
 
     def found(self, steps: Steps) -> Series | None:
-        """Returns the steps that have been compiled; None if there are none."""
+        """Returns what has been compiled."""
         return series(steps, self.recipe, self.stage.name, self.target.name, self.mesh(steps), self.remat, DEVICES)
 
 
@@ -99,7 +99,7 @@ def cells(recipes: Sequence[str], targets: Sequence[str], remats: Sequence[Remat
 def next_batch(found: Series) -> int | None:
     """Returns the pairs per device of the next step to compile for a cell; None if it is complete.
 
-    The second step should nearly fill the memory. The third is the largest that fits by the line through the others.
+    The second step should nearly fill the memory. The third is where the line through the others meets it.
     """
     first, memory = found.first, found.target.memory
     known = dict(found.steps)

@@ -1,10 +1,13 @@
 """Estimates the time of a step from its account: products, memory traffic and links at the rates of the data sheets."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from jclip.accelerators.account import Account
 from jclip.accelerators.collectives import Collective
 from jclip.accelerators.targets import Place, Target
+
+Bound = Literal["products", "memory", "links"]
 
 ASSUMPTIONS = (
     "Each instruction takes the longer of its products at the peak rate for bfloat16 and its traffic at the memory's "
@@ -47,6 +50,12 @@ class Estimate:
     def seconds(self) -> float:
         """Seconds of the step: the sum of the three parts."""
         return self.products + self.traffic + self.links
+
+    @property
+    def bound(self) -> Bound:
+        """Part that takes the longest."""
+        parts: dict[Bound, float] = {"products": self.products, "memory": self.traffic, "links": self.links}
+        return max(parts, key=lambda part: parts[part])
 
     @property
     def utilisation(self) -> float:

@@ -4,10 +4,10 @@ import doctest
 
 import pytest
 
-from jclip.accelerators import groups, hlo_text, peaks, shapes
+from jclip.accelerators import peaks, shapes
 
 
-@pytest.mark.parametrize("module", [groups, hlo_text, peaks, shapes])
+@pytest.mark.parametrize("module", [peaks, shapes])
 def test_examples(module):
     found = doctest.testmod(module)
     assert found.attempted and not found.failed

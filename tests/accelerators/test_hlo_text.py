@@ -1,7 +1,10 @@
 """The reader of HLO text."""
 
+import doctest
+
 import pytest
 
+from jclip.accelerators import groups, hlo_text
 from jclip.accelerators.hlo_text import Array, leaves, read_module, read_shape
 
 
@@ -61,3 +64,9 @@ ENTRY %main (x: f32[2]) -> f32[2] {
     assert list(module.entry.instructions) == ["x", "y"]
     assert list(module.computations) == ["f", "main"]
     assert module.entry.parameters[0].name == "x"
+
+
+@pytest.mark.parametrize("module", [hlo_text, groups])
+def test_examples(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
