@@ -7,7 +7,6 @@ with the PyTorch model. Each command runs in its own process, whose peak residen
 less the peak of the same command on a tiny model, which is that of Python and the libraries.
 """
 
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
+
+from benchmarks.remote import call_apart
 
 _MOST, _MOST_WITHOUT_LIBRARIES = 1.3, 1.5
 """Maximum ratio: of the full peak for AltCLIP-L, and of the peak without libraries for the smaller model."""
@@ -43,7 +44,8 @@ def main() -> int:
         print(f"| command | GB | peak, GB | of the checkpoint | without libraries | seconds |\n|---|{'---:|' * 5}")
         for name, family, file, to in _RUNS:
             source, bundle = place / "source", place / "bundle"
-            _apart(_write, name, family, source, file)
+            # Not in this process, because the peak of a command starts at the size of its parent.
+            call_apart(_write, name, family, source, file)
             size = (source / file).stat().st_size
             given = source / file if family == "cn-clip" else source
             commands = {"convert": (str(given), str(bundle))}
@@ -67,7 +69,7 @@ def main() -> int:
 def _small(place: Path) -> dict[str, int]:
     """Returns the peak of each command for a tiny model."""
     place.mkdir()
-    _apart(_write_small, place)
+    call_apart(_write_small, place)
     convert = _convert(str(place / "source"), str(place / "bundle"))
     hf = _convert(str(place / "bundle"), str(place / "out"), "--to", "hf")
     cn_clip = _convert(str(place / "resnet"), str(place / "out.pt"), "--to", "cn-clip")
@@ -83,15 +85,6 @@ def _convert(*arguments: str) -> Took:
     if status:
         raise SystemExit(f"jclip convert {' '.join(arguments)} failed")
     return Took(usage.ru_maxrss * _UNIT, time.perf_counter() - began)
-
-
-def _apart(function: object, *arguments: object) -> None:
-    """Calls a function in another process, because a child's peak starts at the size of its parent."""
-    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)  # type: ignore[arg-type]
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit("the checkpoint was not written")
 
 
 def _write(name: str, family: str, folder: Path, file: str) -> None:

@@ -10,7 +10,7 @@ Row = dict[str, Any]
 
 @dataclass
 class Results:
-    """Everything that was measured; what was left out, by its reason; and what failed."""
+    """Rows of the measurements, names of the parts that were left out by their reason, and failures."""
 
     device: Row = field(default_factory=dict)
     attention: list[Row] = field(default_factory=list)
@@ -21,7 +21,7 @@ class Results:
 
 
 def write(results: Results, out: Path) -> None:
-    """Writes both files, each at once."""
+    """Writes both files. Each is replaced as a whole, so that an interruption leaves the last one."""
     for ending, text in ((".json", json.dumps(asdict(results), indent=1)), (".md", markdown(results))):
         partial = out.with_name(out.name + ending + ".partial")
         partial.write_text(text + "\n", encoding="utf-8")

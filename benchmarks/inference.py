@@ -22,7 +22,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,8 @@ import tyro
 from benchmarks.captions import CHINESE, ENGLISH
 from benchmarks.contenders import CONTENDERS, Batch, Contender, write_models
 from benchmarks.decode import photographs
-from benchmarks.turns import Seconds, apart, computed, processes, ratio, take_turns
+from benchmarks.remote import Remote, call_apart
+from benchmarks.turns import Seconds, open_programs, ratio, take_turns
 
 AIMS = {"float32": 1.5, "int8": 3.0}
 """Minimum ratio of speeds of the best of ours to the best of theirs, which is in float32."""
@@ -76,7 +76,7 @@ def main(options: Options) -> int:
         for name in options.models:
             folder = (options.keep or Path(temporary)) / name
             if not folder.is_dir():
-                apart(write_models, name, folder)
+                call_apart(write_models, name, folder)
             results += compare(name, folder, options)
     columns = [each.name for each in CONTENDERS if any(each.name in ratios for _, ratios in results)]
     print(f"\n| batch | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
@@ -95,14 +95,14 @@ def compare(name: str, folder: Path, options: Options) -> list[tuple[str, Ratios
     if not any(each.side == "theirs" for each in chosen):
         raise SystemExit('no other library is left: pip install "jclip[convert]"')
     found = []
-    programs = {each.name: partial(opened, each, folder, options) for each in chosen}
-    with processes(programs, options.threads, options.cpu) as ends:
+    opens = {each.name: partial(opened, each, folder, options) for each in chosen}
+    with open_programs(opens, options.threads, options.cpu) as programs:
         for tower in options.towers:
             for size in options.batches:
                 batch = f"{name}, {tower}, {size}"
-                check(ends, chosen, tower, _batch(name, tower, size))
+                check(programs, chosen, tower, _batch(name, tower, size))
                 print(f"\n{batch}\n")
-                found.append((batch, report(chosen, take_turns(ends, options.rounds))))
+                found.append((batch, report(chosen, take_turns(programs, options.rounds))))
     return found
 
 
@@ -150,11 +150,11 @@ def _batch(name: str, tower: str, size: int) -> Any:
     return np.stack([to_array(Preprocessing(), picture) for picture in photographs(size, 500)])
 
 
-def check(ends: Mapping[str, Connection], contenders: Sequence[Contender], tower: str, batch: Any) -> None:
-    """Gives every contender a batch, which it computes once; raises SystemExit if features differ."""
+def check(programs: Mapping[str, Remote], contenders: Sequence[Contender], tower: str, batch: Any) -> None:
+    """Lets every contender compute a batch. Raises SystemExit if features differ."""
     found: dict[str, np.ndarray] = {}
     for each in contenders:  # one after another, so that compilers do not compete
-        features = np.asarray(computed(ends[each.name], (tower, batch)), np.float32)
+        features = np.asarray(programs[each.name].call("compute", (tower, batch)), np.float32)
         found[each.name] = features / np.linalg.norm(features, axis=1, keepdims=True)
     for each in contenders:
         if each.precision == "float32":

@@ -3,17 +3,19 @@
     python -m benchmarks.memory                 the table, some ten minutes: two compilations of each model
     python -m benchmarks.memory --models RN50   one row of it
 
-Needs NVIDIA's compiler (the extra `plan-cuda`), and no GPU. Ours is the last stage, in which both towers train, in
-bfloat16, on 8 devices that split the batch and nothing else: what the compiler gives for parameters, optimizer, inputs
-and temporaries. Theirs is measured, in float16 on 8 A100-80GB, and is its authors': flash_attention.md in cn_clip's
-repository (github.com/OFA-Sys/Chinese-CLIP), with and without flash attention. A GB is 10^9 bytes.
+It needs NVIDIA's compiler (the extra `plan-cuda`) and no GPU.
+
+jclip's figure is the compiler's: parameters, optimizer, inputs and temporaries of the last stage, in which both towers
+train, in bfloat16, on 8 devices that split the batch and replicate the parameters. cn_clip's figures are measurements
+by its authors, in float16 on 8 A100-80GB, with and without flash attention: flash_attention.md in its repository
+(github.com/OFA-Sys/Chinese-CLIP). A GB is 10^9 bytes.
 """
 
 import argparse
 from dataclasses import dataclass, replace
 from typing import get_args
 
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import parse_place
 from jclip.configs.loading import load_config
 from jclip.models.compute import Remat
@@ -28,9 +30,9 @@ class Row:
     """Published row of cn_clip's table.
 
     Attributes:
-      model: name there.
-      recipe: our recipe of the same model.
-      pairs: batch of one device.
+      model: cn_clip's name of the model.
+      recipe: jclip's recipe of it.
+      pairs: pairs per device.
       plain, flash: GB of one device, without and with flash attention.
     """
 
@@ -51,7 +53,7 @@ ROWS = (
 
 
 def needed(process: CompilerProcess, row: Row, remat: Remat) -> int:
-    """Returns the bytes that our step needs on one device."""
+    """Returns the bytes that jclip's step needs on one device."""
     run = load_config(f"chinese_clip/{row.recipe}")
     stage = replace(run.stages[-1], batch_size=row.pairs * _PLACE.devices, micro_batches=1)
     run = replace(run, stages=(stage,), remat=remat, dtype="bfloat16")

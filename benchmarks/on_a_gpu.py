@@ -4,15 +4,15 @@
     python -m benchmarks.on_a_gpu                        ten minutes; writes on-a-gpu.json and on-a-gpu.md
     python -m benchmarks.on_a_gpu --tiny                 tries everything on a CPU, with tiny towers
 
-It needs no files. It measures, each part in processes of its own, the most wanted first:
+It needs no files. It measures, each part in processes of its own, the most important first:
 
   attention  forward and backward pass of cuDNN's kernel and XLA's attention at the towers' shapes, in turns.
-  training   a step of Chinese-CLIP's second stage, jclip's in bfloat16 and cn_clip's in mixed precision, in turns: both
-             are open at the same time, at the largest power of two of pairs that lets both fit. Model FLOPs utilisation
-             (MFU) counts the products of a step without rematerialisation, for both.
-  memory     bytes in use at most, beside those that the compiler planned.
+  training   a step of Chinese-CLIP's second stage, jclip's in bfloat16 and cn_clip's in mixed precision, in turns. Both
+             are open at the same time, so the batch is the largest power of two with which both fit. Model FLOPs
+             utilisation (MFU) counts the products of a step without rematerialisation, for both.
+  memory     largest number of bytes in use, beside the number that the compiler planned.
 
-A part that fails, or for which no time is left, is named in the results; the others are kept. Exits with 1 if a part
+The results name each part that failed, or for which no time was left, and have all other parts. Exits with 1 if a part
 failed.
 """
 
@@ -21,20 +21,22 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
 
-from benchmarks.apart import Apart, Failed
 from benchmarks.gpu_results import Results, Row, markdown, write
-from benchmarks.training import CnClipStep, JclipStep, Precision, recipe
+from benchmarks.remote import Failed, Remote
+from benchmarks.step_contenders import CnClipStep, JclipStep, Precision, recipe
+from benchmarks.turns import Seconds, alternate, ratio
 
 
-class Shape(NamedTuple):
+class AttentionShape(NamedTuple):
     """Attention of one tower: tokens, heads, channels of a head, examples, and its mask."""
 
     tower: str
@@ -46,36 +48,42 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape("ViT-B/16", 197, 12, 64, 128),
-    Shape("ViT-L/14", 257, 16, 64, 64),
-    Shape("ViT-L/14@336", 577, 16, 64, 32),
-    Shape("ViT-H/14", 257, 16, 80, 64),
-    Shape("RoBERTa, without dropout", 52, 12, 64, 256, "lengths"),
-    Shape("CLIP's text tower", 77, 12, 64, 256, "causal"),
+    AttentionShape("ViT-B/16", 197, 12, 64, 128),
+    AttentionShape("ViT-L/14", 257, 16, 64, 64),
+    AttentionShape("ViT-L/14@336", 577, 16, 64, 32),
+    AttentionShape("ViT-H/14", 257, 16, 80, 64),
+    AttentionShape("RoBERTa, without dropout", 52, 12, 64, 256, "lengths"),
+    AttentionShape("CLIP's text tower", 77, 12, 64, 256, "causal"),
 )
 """Shapes of attention, about equal in arithmetic."""
 
 
-class Pair(NamedTuple):
-    """One comparison: the model's size, jclip's rematerialisation, and whether cn_clip has gradient checkpointing."""
+class Comparison(NamedTuple):
+    """One comparison of training steps.
+
+    Attributes:
+      size: model, by the name of its recipe.
+      remat: jclip's rematerialisation.
+      checkpointing: True if cn_clip uses gradient checkpointing.
+    """
 
     size: str
     remat: str
     checkpointing: bool
 
 
-PAIRS = (
-    Pair("vit_b_16", "dots", False),
-    Pair("vit_l_14", "dots", False),
-    Pair("vit_b_16", "none", False),
-    Pair("vit_l_14", "none", False),
-    Pair("vit_b_16", "layers", True),
-    Pair("vit_l_14", "layers", True),
+COMPARISONS = (
+    Comparison("vit_b_16", "dots", False),
+    Comparison("vit_l_14", "dots", False),
+    Comparison("vit_b_16", "none", False),
+    Comparison("vit_l_14", "none", False),
+    Comparison("vit_b_16", "layers", True),
+    Comparison("vit_l_14", "layers", True),
 )
-"""Comparisons of training, the most wanted first."""
+"""Comparisons of training steps, the most important first."""
 
 _GIB_PER_PAIR = {"vit_b_16": 0.4, "vit_l_14": 1.3}
-"""GiB that jclip without rematerialisation and cn_clip without checkpointing together take for a pair, rounded up."""
+"""GiB per pair of jclip without rematerialisation and cn_clip without checkpointing, together; rounded up."""
 _OUT_OF_MEMORY = re.compile("out of memory|resource_exhausted", re.IGNORECASE)
 
 
@@ -143,11 +151,11 @@ def main(options: Options) -> int:
         session.results.device = _device(session)
     if session.results.device:
         measure_attention(session)
-        for pair in PAIRS:
-            name = f"training {pair.size}, {pair.remat}"
+        for comparison in COMPARISONS:
+            name = f"training {comparison.size}, {comparison.remat}"
             if session.has_time(name, 60):
                 with session.part(name):
-                    measure_training(session, pair)
+                    measure_training(session, comparison)
     write(session.results, options.out)
     print(markdown(session.results))
     return int(bool(session.results.failures))
@@ -185,7 +193,7 @@ class Device:
 
 
 def _device(session: Session) -> Row:
-    with closing(Apart(Device)) as device:
+    with closing(Remote(Device)) as device:
         facts: Row = device.call("facts", timeout=session.left())
     if not facts["cn_clip"]:
         session.leave_out("cn_clip", "there is no torch that finds the device, or no cn_clip")
@@ -195,7 +203,7 @@ def _device(session: Session) -> Row:
 class Attentions:
     """Forward and backward pass of attention at one shape, by each implementation."""
 
-    def __init__(self, shape: Shape):
+    def __init__(self, shape: AttentionShape):
         import jax
         import jax.numpy as jnp
 
@@ -206,19 +214,19 @@ class Attentions:
         queries, keys, values, upstream = (jax.random.normal(key, size, jnp.bfloat16) for key in draw)
         lengths = jnp.arange(shape.examples) % shape.tokens + 1 if shape.mask == "lengths" else None
 
-        def both(implementation: Any) -> Any:
+        def compiled(implementation: Any) -> Any:
             def passes(*inputs: jax.Array) -> Any:
                 masks: Any = {"lengths_b": lengths, "causal": shape.mask == "causal"}
-                mixed, back = jax.vjp(lambda *x: attend(*x, **masks, implementation=implementation), *inputs)
-                return mixed, back(upstream)
+                mixed, gradients = jax.vjp(lambda *x: attend(*x, **masks, implementation=implementation), *inputs)
+                return mixed, gradients(upstream)
 
             return jax.jit(passes).lower(queries, keys, values).compile()
 
-        self._inputs, self._compile = (queries, keys, values), both
+        self._inputs, self._compile = (queries, keys, values), compiled
         self._compiled: dict[str, Any] = {}
 
     def open(self, implementation: str) -> None:
-        """Compiles an implementation. Raises JclipError if it cannot compute this shape here."""
+        """Compiles an implementation. Raises JclipError if it cannot compute this shape on this device."""
         self._compiled[implementation] = self._compile(implementation)
         self.run(implementation, 2)
 
@@ -239,7 +247,7 @@ def measure_attention(session: Session) -> None:
             continue
         if session.options.tiny:
             shape = shape._replace(heads=2, channels=8, examples=2)
-        with session.part(name), closing(Apart(Attentions, shape)) as contenders:
+        with session.part(name), closing(Remote(Attentions, shape)) as contenders:
             contenders.call("open", "xla", timeout=session.left())
             try:
                 contenders.call("open", "cudnn", timeout=session.left())
@@ -252,21 +260,21 @@ def measure_attention(session: Session) -> None:
                 each: lambda times, each=each: contenders.timed("run", each, times, timeout=session.left())
                 for each in opened
             }
-            seconds = take_turns(turns, session.options)
+            seconds = measure_turns(turns, session.options)
             row = shape._asdict() | {f"{name}_ms": 1000 * statistics.median(all_) for name, all_ in seconds.items()}
             if "cudnn" in seconds:
-                row |= _ratio(seconds["xla"], seconds["cudnn"])
+                row |= _ratio(seconds["cudnn"], seconds["xla"])
             session.results.attention.append(row)
 
 
-def measure_training(session: Session, pair: Pair) -> None:
+def measure_training(session: Session, comparison: Comparison) -> None:
     """Adds a row for a comparison. Halves the pairs of a step until both contenders fit."""
     options, device = session.options, session.results.device
-    pairs = options.pairs or (4 if options.tiny else fitting(device["bytes"], _GIB_PER_PAIR[pair.size]))
+    pairs = options.pairs or (4 if options.tiny else fitting(device["bytes"], _GIB_PER_PAIR[comparison.size]))
     while True:
-        run = replace(recipe(pair.size, pairs, tiny=options.tiny), remat=pair.remat)
+        run = replace(recipe(comparison.size, pairs, tiny=options.tiny), remat=comparison.remat)
         try:
-            session.results.training.append(_train(session, pair, run))
+            session.results.training.append(_train(session, comparison, run))
             return
         except Failed as failed:
             if not _OUT_OF_MEMORY.search(str(failed)) or pairs < 16:
@@ -274,23 +282,24 @@ def measure_training(session: Session, pair: Pair) -> None:
             pairs //= 2
 
 
-def _train(session: Session, pair: Pair, run: Any) -> Row:
+def _train(session: Session, comparison: Comparison, run: Any) -> Row:
     options, device = session.options, session.results.device
-    with closing(Apart(JclipStep, run)) as ours:
+    with closing(Remote(JclipStep, run)) as ours:
         ours.call("run", 2, timeout=session.left())  # the first steps allocate, and choose kernels
-        facts = ours.facts("pairs", "flops", "compile_seconds", "planned", "peak_before", timeout=session.left())
-        row: Row = {**pair._asdict(), **facts}
+        facts = ours.attributes("pairs", "flops", "compile_seconds", "planned", "peak_before", timeout=session.left())
+        row: Row = {**comparison._asdict(), **facts}
         turns = {"jclip": lambda times: ours.timed("run", times, timeout=session.left())}
         if not device["cn_clip"]:
-            seconds = take_turns(turns, options)
+            seconds = measure_turns(turns, options)
         else:
             precision = "float32" if device["platform"] == "cpu" else options.precision
-            with closing(Apart(CnClipStep, run, precision=precision, checkpointing=pair.checkpointing)) as theirs:
+            more = {"precision": precision, "checkpointing": comparison.checkpointing}
+            with closing(Remote(CnClipStep, run, **more)) as theirs:
                 theirs.call("run", 2, timeout=session.left())
                 turns["cn_clip"] = lambda times: theirs.timed("run", times, timeout=session.left())
-                seconds = take_turns(turns, options)
+                seconds = measure_turns(turns, options)
                 row |= {"cn_clip_peak": theirs.call("peak", timeout=session.left()), "cn_clip_precision": precision}
-                row |= _ratio(seconds["cn_clip"], seconds["jclip"])
+                row |= _ratio(seconds["jclip"], seconds["cn_clip"])
         row["jclip_peak"] = ours.call("peak", timeout=session.left())
     for name, each in seconds.items():
         median = statistics.median(each)
@@ -300,7 +309,9 @@ def _train(session: Session, pair: Pair, run: Any) -> Row:
 
 
 def fitting(memory: int | None, gib_per_pair: float) -> int:
-    """Returns the largest power of two of pairs that takes at most nine tenths of the memory; 8 if it is unknown.
+    """Returns the largest power of two of pairs with which a step takes at most nine tenths of the memory.
+
+    Returns 8 if the memory is unknown.
 
     >>> fitting(80 * 2**30, 0.4), fitting(None, 0.4)
     (128, 8)
@@ -312,24 +323,24 @@ def fitting(memory: int | None, gib_per_pair: float) -> int:
 
 
 Turn = Callable[[int], float]
-"""Function that does something a number of times, and returns the seconds."""
+"""Function that repeats something a number of times, and returns the seconds of all of it."""
 
 
-def take_turns(turns: dict[str, Turn], options: Options) -> dict[str, list[float]]:
-    """Returns the seconds of one time by contender, one number for each round."""
+def measure_turns(turns: dict[str, Turn], options: Options) -> Seconds:
+    """Returns the seconds of one repetition, by contender and round."""
     rounds, length = (2, 0.0) if options.tiny else (options.rounds, options.turn_seconds)
     times = {name: max(1, round(length / turn(1))) for name, turn in turns.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in turns}
-    for number in range(rounds):
-        for name in turns if number % 2 == 0 else reversed(turns):
-            seconds[name].append(turns[name](times[name]) / times[name])
-    return seconds
+    return alternate({name: partial(_mean, turn, times[name]) for name, turn in turns.items()}, rounds)
 
 
-def _ratio(slow: Sequence[float], fast: Sequence[float]) -> Row:
-    """Returns the median and the extremes of how many times as fast the second is, in each round."""
-    ratios = [one / other for one, other in zip(slow, fast, strict=True)]
-    return {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+def _mean(turn: Turn, times: int) -> float:
+    return turn(times) / times
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> Row:
+    """Returns the ratio of the speed of the first to that of the second: its median and its extremes."""
+    found = ratio(ours, theirs)
+    return {"ratio": found.median, "lowest": found.lowest, "highest": found.highest}
 
 
 if __name__ == "__main__":

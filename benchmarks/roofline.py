@@ -1,10 +1,10 @@
-"""jclip's account and estimate of compiled programs beside those of the TPU's compiler; nothing is run.
+"""jclip's account and estimate of compiled programs beside the analysis of the TPU's compiler; no program is run.
 
     python -m benchmarks.roofline v5e:2x2            needs the extra plan-tpu; a minute
 
 The programs have no loops, because the compiler's `cost_analysis` counts the body of a loop once. Its "bytes accessed"
-are those of all memories, on-chip ones too, and count both ends of a copy in the background twice; so the same count is
-made here. Its `optimal_seconds` is a roofline over those bytes; each instruction that it cannot judge adds -1.
+include on-chip memory, and count both ends of a copy in the background twice. `in_all_memories` counts in the same way.
+Its `optimal_seconds` is a roofline over those bytes; each instruction that it cannot judge adds -1.
 """
 
 import sys
@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jclip.accelerators.account import account
 from jclip.accelerators.compiler import Compiler
-from jclip.accelerators.compiling import CompilerProcess
-from jclip.accelerators.hlo import account
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import parse_place
 
@@ -74,7 +74,7 @@ def compiled(compiler: Compiler) -> dict[str, tuple[str, dict[str, float]]]:
 
 
 def in_all_memories(text: str) -> int:
-    """Returns the traffic as the compiler counts it, see above."""
+    """Returns the traffic in bytes as the compiler counts it: in all memories."""
     work = account(text.replace("S(1)", "")).work
     return sum(each.times * each.traffic * (2 if each.opcode in _IN_BACKGROUND else 1) for each in work)
 

@@ -23,7 +23,7 @@ from jclip.train.state import TrainState
 
 @dataclass
 class Contender:
-    """One way to run the stage: jclip's.
+    """One way to run the stage, in jclip.
 
     Attributes:
       name: display name.
@@ -31,7 +31,7 @@ class Contender:
       steps: number of steps of a turn.
       speeds: sentences a second of each turn.
       sentences, tokens: numbers read in all turns; padding counts as tokens.
-      making: seconds that filling its cache took.
+      making: seconds to fill its cache.
       first_loss: loss of the first step.
     """
 

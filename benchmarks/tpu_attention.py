@@ -4,13 +4,14 @@
     python -m benchmarks.tpu_attention                  some minutes; no TPU is needed
     python -m benchmarks.tpu_attention --place v6e:1x1
 
-Forward and backward pass of six layers at the towers' shapes, in bfloat16 and with rematerialisation "dots". Whole
-layers, because layouts decide: around attention alone the compiler finds others, and the kernels seem faster by half.
+It compiles the forward and backward pass of six layers at the towers' shapes, in bfloat16 and with rematerialisation
+"dots". Whole layers, because layouts decide: for attention alone the compiler chooses other layouts, with which the
+kernels seem faster by half.
 
-The compiler estimates the clock cycles of every fusion, and of no kernel: `optimal_seconds` of its cost analysis counts
--1 second for each. So a kernel is given the least time that it can take: that of its products, on tokens padded to
-tiles of 128 and heads padded to the 128 rows of a matrix unit, or of its memory traffic, whichever is longer. The
-kernels' totals are therefore too low.
+The compiler estimates the clock cycles of fusions, but not of kernels: `optimal_seconds` of its cost analysis counts
+-1 second for each. So a kernel counts with the least time that it can take, which is the longer of two: the time of its
+products, on tokens padded to tiles of 128 and heads padded to the 128 rows of a matrix unit, and that of its memory
+traffic. The totals of kernels are therefore too low.
 """
 
 import sys
@@ -20,17 +21,21 @@ from typing import Any, NamedTuple
 
 import tyro
 
-from benchmarks.on_a_gpu import SHAPES, Shape
+from benchmarks.on_a_gpu import SHAPES, AttentionShape
 
 _TILE = 128
 _LAYERS = 6
 _PRODUCTS = {"splash": 9, "flash": 11}
-"""Matmuls: two forward, and again for "dots"; backward four and the logits, and for "flash" two of them again."""
+"""Number of matmuls: two forward, again for "dots", and five backward, of which "flash" computes two twice."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Settings: one device of a target of `jclip plan --targets`."""
+    """Settings.
+
+    Attributes:
+      place: one device of a target of `jclip plan --targets`.
+    """
 
     place: str = "v5e:1x1"
 
@@ -51,8 +56,8 @@ class Found(NamedTuple):
 
 def main(options: Options) -> int:
     """Prints a table."""
-    from jclip.accelerators.answers import CompilerFailed
-    from jclip.accelerators.compiling import CompilerProcess
+    from jclip.accelerators.compiler import CompilerFailed
+    from jclip.accelerators.compiler_process import CompilerProcess
     from jclip.accelerators.targets import parse_place
 
     print("| six layers of | attention | ms | of which kernels, at least | MiB of temporaries |")
@@ -70,12 +75,12 @@ def main(options: Options) -> int:
     return 0
 
 
-def estimated(compiler: Any, shape: Shape, name: str) -> tuple[float, float, int]:
+def estimated(compiler: Any, shape: AttentionShape, name: str) -> tuple[float, float, int]:
     """Compiles layers with one implementation, in the compiler's process; returns the fields of `Found`."""
     import jax
     import jax.numpy as jnp
 
-    from jclip.accelerators.hlo import account
+    from jclip.accelerators.account import account
     from jclip.models import attention
     from jclip.models.compute import Compute
     from jclip.models.transformer import PreNormLayer, stacked
@@ -119,7 +124,7 @@ def estimated(compiler: Any, shape: Shape, name: str) -> tuple[float, float, int
 
 
 def xla(queries: Any, keys: Any, values: Any, *, lengths_b: Any, causal: bool, **unused: Any) -> Any:
-    """Computes jclip's own."""
+    """Computes attention as jclip does on TPUs."""
     from jclip.models.attention import _xla
 
     return _xla(queries, keys, values, lengths_b, causal, None)

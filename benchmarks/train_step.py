@@ -31,7 +31,9 @@ from benchmarks.contenders import CONTENDERS, open_torch, write_weights
 from benchmarks.decode import photographs
 from benchmarks.inference import Options as InferenceOptions
 from benchmarks.inference import check, opened
-from benchmarks.turns import Compute, Ratio, Seconds, apart, computed, processes, ratio, take_turns
+from benchmarks.remote import call_apart
+from benchmarks.step_contenders import cn_clip_loss, cn_clip_optimizer
+from benchmarks.turns import Compute, Ratio, Seconds, open_programs, ratio, take_turns
 
 NAME, CONTEXT = "chinese-clip-vit-b-16", 52
 RowName = Literal["everything", "image-frozen", "16 images", "64 texts", "1 image", "1 text", "teacher"]
@@ -80,7 +82,7 @@ def main(options: Options) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or Path(temporary)) / NAME
         if not folder.is_dir() and set(options.rows) != {"teacher"}:
-            apart(write_weights, NAME, folder)
+            call_apart(write_weights, NAME, folder)
         for name in options.rows:
             row = ROWS[name]
             seconds = row.measure(folder, options)
@@ -102,17 +104,18 @@ def _missed(name: str, faster: Ratio, aim: float) -> bool:
 def stage(name: str, pairs: int, folder: Path, options: Options) -> Seconds:
     """Measures a step of one of Chinese-CLIP's stages."""
     batch = {"image": photographs_of(pairs), "text": token_ids(folder, texts(pairs))}
-    programs = {"jclip": partial(jclip_stage, folder, name), "cn_clip": partial(cn_clip_stage, folder, name, options)}
-    with processes(programs, options.threads, options.cpu) as ends:
-        ours, theirs = (computed(end, Steps(batch, count=2, dropout=False)) for end in ends.values())
+    opens = {"jclip": partial(jclip_stage, folder, name), "cn_clip": partial(cn_clip_stage, folder, name, options)}
+    with open_programs(opens, options.threads, options.cpu) as programs:
+        compared = Steps(batch, count=2, dropout=False)
+        ours, theirs = (each.call("compute", compared) for each in programs.values())
         differences = [abs(own - other) / other for own, other in zip(ours, theirs, strict=True)]
         shown = ", ".join(f"{each:.1e}" for each in differences)
         print(f"{name}: losses {ours} and {theirs}, relative differences {shown}", file=sys.stderr)
         if any(not each <= most for each, most in zip(differences, _DIFFERENCES, strict=True)):
             raise SystemExit(f"{name}: the losses differ by {shown}, more than {_DIFFERENCES}")
-        for end in ends.values():
-            computed(end, Steps(batch, count=1, dropout=True))
-        return take_turns(ends, options.rounds)
+        for each in programs.values():
+            each.call("compute", Steps(batch, count=1, dropout=True))
+        return take_turns(programs, options.rounds)
 
 
 def inference(tower: str, count: int, folder: Path, options: Options) -> Seconds:
@@ -120,10 +123,10 @@ def inference(tower: str, count: int, folder: Path, options: Options) -> Seconds
     batch: Any = photographs_of(count) if tower == "image" else texts(count)
     settings = InferenceOptions(threads=options.threads)
     compared = [each for each in CONTENDERS if each.name in ("jclip", "transformers")]
-    programs = {each.name: partial(opened, each, folder, settings) for each in compared}
-    with processes(programs, options.threads, options.cpu) as ends:
-        check(ends, compared, tower, batch)
-        return take_turns(ends, options.rounds)
+    opens = {each.name: partial(opened, each, folder, settings) for each in compared}
+    with open_programs(opens, options.threads, options.cpu) as programs:
+        check(programs, compared, tower, batch)
+        return take_turns(programs, options.rounds)
 
 
 def teacher(folder: Path, options: Options) -> Seconds:
@@ -204,25 +207,15 @@ def cn_clip_stage(folder: Path, name: str, options: Options) -> Callable[[Steps]
         model.load_state_dict(weights)
         model.train(steps.dropout)
         model.visual.requires_grad_(name == "everything")
-        trained = [(key, value) for key, value in model.named_parameters() if value.requires_grad]
-        spared = [any(part in key for part in ("bn", "ln", "bias", "logit_scale")) for key, _ in trained]
-        groups = [
-            {"params": [value for (_, value), kept in zip(trained, spared, strict=True) if kept is without], **rate}
-            for without, rate in ((True, {"weight_decay": 0.0}), (False, {"weight_decay": settings.weight_decay}))
-        ]
-        betas = (settings.beta1, settings.beta2)
-        optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=betas, eps=settings.eps)
+        optimizer = cn_clip_optimizer(model, settings)
         images = torch.from_numpy(normalised(steps.batch["image"]).transpose(0, 3, 1, 2).copy())
         ids = torch.from_numpy(steps.batch["text"].astype(np.int64))
-        own = torch.arange(len(ids))
 
         def compute() -> list[float]:
             losses = []
             for _ in range(steps.count):
                 optimizer.zero_grad()
-                image, text, scale = model(images, ids)
-                logits = scale * image @ text.t()
-                loss = sum(torch.nn.functional.cross_entropy(each, own) for each in (logits, logits.t())) / 2
+                loss = cn_clip_loss(model, images, ids)
                 loss.backward()
                 optimizer.step()
                 model.logit_scale.data.clamp_(0, np.log(100))

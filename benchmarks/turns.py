@@ -1,20 +1,19 @@
-"""Turns of programs that compute the same batches, each in a process of its own."""
+"""Programs that compute the same batches in turns, each in a process of its own, and the ratios of their speeds."""
 
-import contextlib
-import multiprocessing
 import statistics
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from multiprocessing.connection import Connection
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 from benchmarks.contenders import use_threads
+from benchmarks.remote import Remote
 
 Compute = Callable[[], Any]
 """Function that computes a batch once, and returns what can be compared."""
 Open = Callable[[], Callable[[Any], Compute]]
-"""Function that opens a program in its process, and returns what prepares a batch."""
+"""Function that opens a program in its process, and returns the function that prepares a batch."""
 Seconds = dict[str, list[float]]
 """Seconds of a batch by program, one number for each round."""
 
@@ -38,78 +37,67 @@ def ratio(ours: list[float], theirs: list[float]) -> Ratio:
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
-@contextlib.contextmanager
-def processes(programs: Mapping[str, Open], threads: int, cpu: bool = False) -> Iterator[dict[str, Connection]]:
-    """Yields a connection to the process of each program, by name.
+def alternate(turns: Mapping[str, Callable[[], float]], rounds: int) -> Seconds:
+    """Calls each function once in every round, in alternating order, and returns the seconds that they return."""
+    seconds: Seconds = {name: [] for name in turns}
+    for number in range(rounds):
+        for name in turns if number % 2 == 0 else reversed(list(turns)):
+            seconds[name].append(turns[name]())
+    return seconds
+
+
+class Program:
+    """A program in its own process, with the last batch that it was given.
 
     Args:
-      programs: functions that can be pickled.
-      threads: number of processors that each process may use.
+      opens: opens the program.
+      threads: number of processors that this process may use.
       cpu: measure processor seconds instead of time.
     """
-    spawn, ends = multiprocessing.get_context("spawn"), {}
-    try:
+
+    def __init__(self, opens: Open, threads: int, cpu: bool):
+        use_threads(threads)
+        self._clock = time.process_time if cpu else time.perf_counter
+        self._prepare = opens()
+        self._compute: Compute | None = None
+
+    def compute(self, batch: Any) -> Any:
+        """Prepares a batch, and returns the result of computing it."""
+        self._compute = None  # frees its memory first, which may be large
+        self._compute = self._prepare(batch)
+        return self._compute()
+
+    def seconds(self) -> float:
+        """Returns the seconds in which the last batch is computed: the mean of several calls if they are short."""
+        seconds = self._mean(1)  # wakes threads and caches
+        if seconds < _SHORTEST_TURN:
+            seconds = self._mean(min(_MOST_CALLS, 1 + int(_SHORTEST_TURN / seconds)))
+        return seconds
+
+    def _mean(self, calls: int) -> float:
+        assert self._compute is not None
+        begun = self._clock()
+        for _ in range(calls):
+            self._compute()
+        return (self._clock() - begun) / calls
+
+
+@contextmanager
+def open_programs(programs: Mapping[str, Open], threads: int, cpu: bool = False) -> Iterator[dict[str, Remote]]:
+    """Opens a `Program` in a process for each of the functions, one after another, and ends the processes.
+
+    Args:
+      programs: functions that can be pickled, by name.
+      threads, cpu: as in `Program`.
+    """
+    with ExitStack() as stack:
+        found: dict[str, Remote] = {}
         for name, opens in programs.items():
-            ends[name], theirs = spawn.Pipe()
-            spawn.Process(target=_serve, args=(theirs, opens, threads, cpu)).start()
-            theirs.close()  # so that recv raises if the program dies
-            ends[name].recv()
-        yield ends
-    finally:
-        for end in ends.values():
-            end.close()
-        for process in multiprocessing.active_children():
-            process.join()
+            found[name] = stack.enter_context(closing(Remote(Program, opens, threads, cpu)))
+            found[name].attributes()  # opens it
+        yield found
 
 
-def computed(end: Connection, batch: Any) -> Any:
-    """Gives a program a batch, and returns what it computes first."""
-    end.send(("batch", batch))
-    return end.recv()
-
-
-def take_turns(ends: Mapping[str, Connection], rounds: int) -> Seconds:
-    """Lets the programs compute their last batch in turns, in alternating order."""
-    seconds = defaultdict(list)
-    for number in range(rounds):
-        for name in ends if number % 2 == 0 else reversed(ends):
-            ends[name].send(("go", None))
-            seconds[name].append(ends[name].recv())
-    return dict(seconds)
-
-
-def apart(function: Any, *arguments: Any) -> None:
-    """Calls a function in another process, so that this one stays small. Raises SystemExit if it fails."""
-    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise SystemExit(f"{function.__name__} failed")
-
-
-def _serve(asked: Connection, opens: Open, threads: int, cpu: bool) -> None:
-    """Runs a program: a batch is answered by its result, and "go" by the seconds of a call."""
-    use_threads(threads)
-    clock = time.process_time if cpu else time.perf_counter
-    prepare, compute = opens(), None
-    asked.send("open")
-    with contextlib.suppress(EOFError):
-        while True:
-            message, batch = asked.recv()
-            if message == "batch":
-                compute = None  # whose memory may be large
-                compute = prepare(batch)
-                asked.send(compute())
-                continue
-            seconds = _seconds(compute, clock, 1)  # wakes threads and caches; a long call need not be repeated
-            if seconds < _SHORTEST_TURN:
-                seconds = _seconds(compute, clock, min(_MOST_CALLS, 1 + int(_SHORTEST_TURN / seconds)))
-            asked.send(seconds)
-
-
-def _seconds(compute: Any, clock: Callable[[], float], calls: int) -> float:
-    """Returns the mean seconds of a call."""
-    begin = clock()
-    for _ in range(calls):
-        compute()
-    return (clock() - begin) / calls
+def take_turns(programs: Mapping[str, Remote], rounds: int) -> Seconds:
+    """Lets programs compute their last batch in turns."""
+    return alternate({name: partial(each.call, "seconds") for name, each in programs.items()}, rounds)

@@ -1,4 +1,4 @@
-"""Steps that accelerators' compilers have compiled, and what follows from them for other batches and devices.
+"""Steps that accelerators' compilers have compiled, and estimates for other batches and numbers of devices from them.
 
 docs/compiled.json keeps one record for each compiled step; docs/devices.md and docs/scaling.md are drawn from it.
 """
@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from jclip.accelerators.compiling import CompilerProcess
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
 from jclip.configs.loading import load_config
@@ -25,7 +25,7 @@ FILE = Path(__file__).with_suffix(".json")
 MESHES = {"data": MeshShape(), "fsdp": MeshShape(data=1, fsdp=-1)}
 """Meshes by name: parameters are replicated, or split over all devices."""
 SHARED = {"a100": ("a100-40",), "h100": ("h200",)}
-"""Targets for which the compiler of another one gives the same program."""
+"""Targets that share the program of another one, by its name."""
 
 
 @dataclass(frozen=True, order=True)
@@ -68,7 +68,7 @@ class Step:
     Attributes:
       needed: bytes that the step needs, state included.
       state: bytes of parameters and optimizer slots.
-      whole: bytes of them on all devices, each counted once.
+      whole: bytes of parameters and optimizer slots, each counted once.
       gradients: bytes of all gradients.
       flops: FLOPs of its products; 0 if the compiler refuses it because it does not fit.
       times: estimated seconds of products, of memory traffic, and of both by the compiler's own count of cycles (0
@@ -164,7 +164,7 @@ def program_of(target: str) -> str:
 
 @dataclass(frozen=True)
 class Line:
-    """Quantity that is linear in the batch between known points, and beyond the outer two.
+    """Quantity that is known for some batches, and linear in the batch between and beyond them.
 
     Attributes:
       points: (pairs per device, value), ascending.
@@ -184,10 +184,10 @@ class Line:
         (x0, y0), (x1, y1) = self.points[len(inner)], self.points[len(inner) + 1]
         return y0 + (y1 - y0) * (pairs - x0) / (x1 - x0)
 
-    def where(self, value: float) -> int:
-        """Returns the largest number of pairs whose value is at most this; 0 if there is none.
+    def largest_within(self, value: float) -> int:
+        """Returns the largest number of pairs per device whose value is at most `value`; 0 if there is none.
 
-        >>> Line(((8, 10.0), (16, 18.0))).where(34.9)
+        >>> Line(((8, 10.0), (16, 18.0))).largest_within(34.9)
         32
         """
         pairs = 0
@@ -206,7 +206,7 @@ def _power_below(line: Line, pairs: int, value: float) -> int:
 
 @dataclass(frozen=True)
 class Series:
-    """Steps of one stage that differ in the batch alone, compiled for `devices` devices.
+    """Steps of one stage that differ only in the batch, compiled for `devices` devices.
 
     Attributes:
       target: target whose rates are used.
@@ -238,7 +238,7 @@ class Series:
     def largest(self, devices: int) -> int:
         """Returns the largest number of pairs per device that fits."""
         line = Line(tuple((each, step.needed - self.first.state + self.state(devices)) for each, step in self.steps))
-        return line.where(self.target.memory)
+        return line.largest_within(self.target.memory)
 
     def flops(self, pairs: float) -> float:
         """Returns the FLOPs of a step on one device."""
@@ -262,8 +262,8 @@ class Series:
     def links(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of communication.
 
-        What a device sends has a part that does not depend on the batch, parameters and gradients, which grows as
-        (n - 1) / n; and a part for each pair of another device, features, which grows as n - 1.
+        What a device sends has two parts. Parameters and gradients do not depend on the batch, and grow with the number
+        of devices n as (n - 1) / n. Features are sent for each pair of another device, and grow as n - 1.
         """
         total = 0.0
         for kind, line in self.sent.items():
@@ -306,7 +306,7 @@ class Series:
         return Line(tuple((pairs, float(value)) for pairs, value in points))
 
     def rate(self, kind: str, devices: int) -> float:
-        """Returns B/s of a device; as `jclip.accelerators.roofline` has it."""
+        """Returns the B/s that a device sends in a kind of collective, as in `jclip.accelerators.roofline`."""
         if self.target.platform == "tpu" or devices <= self.target.host_devices:
             return self.target.link
         sharing = 1 if kind in ("collective-permute", "all-to-all") else self.target.host_devices

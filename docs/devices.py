@@ -20,8 +20,8 @@ from typing import get_args
 
 from docs.compiled import Key, Series, Steps, change, compile_step, program_of, read, series
 from docs.tables import gib, rewritten, table
-from jclip.accelerators.answers import CompilerFailed
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler import CompilerFailed
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.shapes import named
 from jclip.accelerators.targets import TARGETS, Place, Target
 from jclip.configs.loading import load_config
@@ -46,12 +46,12 @@ SMALL = 40 * 2**30
 DEVICES = 8
 """Number of devices for which steps are compiled."""
 FIRST = 16
-"""Pairs per device of a cell's first step."""
+"""Pairs per device of the first step of a cell."""
 EXCERPT = ("altclip/vit_l_14", "chinese_clip/vit_b_16"), ("v5e", "v5p", "v6e", "a100-40", "a100", "h100")
 
 _UNIT = 8  # pairs per device are multiples of it
 _FILLED = 0.85  # share of the memory from which on a compiled step confirms the largest batch
-_AIM = 0.93  # share of the memory that a cell's second step should need
+_AIM = 0.93  # share of the memory that the second step of a cell should need
 _MOST = 8192  # pairs per device
 _GUESS = 90.0  # seconds of a compilation, while none is known
 
@@ -74,7 +74,7 @@ class Cell:
         return Place(target, shape)
 
     def mesh(self, steps: Steps) -> str:
-        """Returns "data" if the state and the gradients fit one device, and "fsdp" if not, as far as is known."""
+        """Returns "data" if the state and the gradients fit one device, or are not known yet, and "fsdp" otherwise."""
         first = steps.get(self.key("data", FIRST))
         if first and first.needed > self.target.memory:
             return "fsdp"
@@ -174,7 +174,7 @@ def confirmed(found: Series) -> int:
 
 
 def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
-    """Compiles what is missing in these cells, and adds it to the file."""
+    """Compiles the missing steps of these cells, and adds them to the file."""
     progress = _Progress(len(wanted), steps)
     for number, cell in enumerate(wanted):
         with CompilerProcess(cell.place) as process:
@@ -203,7 +203,7 @@ class _Progress:
 
 
 def _rounded(pairs: float) -> int:
-    """Returns a number of pairs per device that is not larger, a multiple of 8 from 8 on."""
+    """Rounds pairs per device down: to a multiple of 8, or to a whole number below 8."""
     return int(pairs) if pairs < _UNIT else int(pairs) // _UNIT * _UNIT
 
 
@@ -301,7 +301,7 @@ def _count(found: Series | None, batch: int) -> str:
 
 
 def deviation(steps: Steps) -> str:
-    """Returns a sentence: how far steps with a third batch are from the line through the other two."""
+    """Returns a sentence with the distance of compiled steps from the line through a smaller and a larger batch."""
     errors = []
     for cell in cells(RECIPES, [name for name in SHOWN if program_of(name) == name], ["dots"]):
         found = cell.found(steps)

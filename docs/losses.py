@@ -1,4 +1,4 @@
-"""The forms of the contrastive loss alone, compiled for many devices, and a model of their memory and time.
+"""The forms of the contrastive loss alone, compiled for many devices.
 
 docs/losses.json keeps one record for each compiled loss; docs/scaling.md is drawn from it.
 """
@@ -12,9 +12,9 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
+from jclip.accelerators.account import account
 from jclip.accelerators.compiler import Compiled, Compiler
-from jclip.accelerators.compiling import CompilerProcess
-from jclip.accelerators.hlo import account
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import Target, parse_place
 from jclip.io.files import whole_file
@@ -35,7 +35,7 @@ PER_DEVICE, BATCH = 128, 32_768
 
 @dataclass(frozen=True, order=True)
 class Key:
-    """Loss of one form on the devices of a place, with this number of pairs per device."""
+    """Loss of one form on the devices of a place, with `pairs` pairs per device."""
 
     form: Impl
     place: str
@@ -154,7 +154,7 @@ def rounds(form: Impl, pairs: int, devices: int) -> int:
 def products(pairs: int, devices: int, width: int = WIDTH) -> int:
     """Returns the FLOPs of the loss on one device: logits, logits again in the backward pass, and two gradients.
 
-    "dense" keeps the logits, and has three quarters of it.
+    "dense" keeps the logits, and so has three quarters of these FLOPs.
 
     >>> products(128, 256) == 4 * 2 * 128 * 32_768 * 512
     True
@@ -165,8 +165,8 @@ def products(pairs: int, devices: int, width: int = WIDTH) -> int:
 def precise_peak(target: Target) -> float:
     """Returns the FLOP/s of one device for products of full float32 precision, as the loss has them.
 
-    A TPU makes such a product of six in bfloat16. Of NVIDIA's GPUs it is the rate of the vector units, which the data
-    sheets give.
+    A TPU computes such a product as six in bfloat16. On NVIDIA's GPUs it is the rate of the vector units, from the data
+    sheets.
     """
     return _VECTOR.get(target.name, target.peak / 6)
 

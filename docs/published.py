@@ -21,7 +21,7 @@ FED = (
 )
 """Recipes and stages whose input is calculated."""
 FLOAT16 = 125e12
-"""FLOP/s of a V100's matrix units, which take float16 alone: data sheet of the V100."""
+"""FLOP/s of a V100's matrix units, which multiply only float16 (data sheet)."""
 REMATS: tuple[Remat, ...] = ("dots", "layers")
 
 
@@ -31,7 +31,7 @@ class Published:
 
     Attributes:
       recipe, stage: the recipe that describes it, and the index of the stage.
-      target, devices: on what it ran.
+      target, devices: devices on which it ran.
       days: its published duration.
     """
 
@@ -98,7 +98,7 @@ def published_table(steps: Steps) -> str:
             days = seconds * count / 86_400
             needed = gib(found.needed(pairs, run.devices))
             cells = [f"{reached / 1e12:,.1f}", needed, f"{days:,.2g}", f"{run.days / days:,.1f}"]
-        name = f"{run.recipe} {run.stage + 1 + (len(load_config(run.recipe).stages) == 1)}"
+        name = f"{run.recipe} {run.stage + 1}"
         rows.append((name, f"{run.devices} x {run.target}", f"{pairs:,.0f}", f"{run.days}", f"{rate:,.0f}", *cells))
     head = (
         "recipe, stage", "devices", "pairs a device", "days, published", "pairs/s a device", "TFLOP/s a device",

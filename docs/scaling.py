@@ -13,9 +13,9 @@ from pathlib import Path
 from docs import compiled, losses, published
 from docs.compiled import Key, Series, Steps, compile_step
 from docs.losses import BATCH, FORMS, PER_DEVICE, Costs
-from docs.scaled import Scaled, fitted
+from docs.scaling_model import Scaled, fitted
 from docs.tables import gib, rewritten, table
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.console import Console
 from jclip.errors import JclipError
@@ -35,7 +35,7 @@ CHECKS = (
     ("v5e:8x8", "data", 64), ("v5e:16x16", "data", 64), ("v5e:16x16", "fsdp", 64),
     ("h100:8x8", "data", 128), ("h100:8x8", "fsdp", 128),
 )  # fmt: skip
-"""Larger places with which it is compared."""
+"""Larger places, meshes and pairs per device of the steps with which the model is compared."""
 SIZES = (1, 8, 64, 256, 1024)
 TARGETS_SHOWN = ("v5e", "h100")
 LIMIT_PAIRS = (64, 256, 1024)
@@ -51,7 +51,7 @@ def wanted() -> Iterator[Key]:
 
 
 def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
-    """Compiles what is missing, and adds it to the files."""
+    """Compiles the missing losses and steps, and adds them to the files."""
     missing = [key for key in losses.wanted() if key not in costs]
     for number, key in enumerate(missing, 1):
         console.tell(f"loss {number} of {len(missing)}: {key.form}, {key.place}, {key.pairs} pairs a device")

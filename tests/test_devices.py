@@ -1,11 +1,12 @@
 """docs/devices.md shows docs/compiled.json; the lines, the next batch and the devices needed, by hand."""
 
+import doctest
 import re
 from dataclasses import replace
 
 import pytest
 
-from docs import compiled, devices
+from docs import compiled, devices, losses, tables
 from docs.compiled import Key, Line, Series, Step, Times, series
 from docs.devices import Cell, cells, confirmed, next_batch, places, smallest
 from docs.tables import rewritten
@@ -39,6 +40,12 @@ def test_the_pages_show_what_was_compiled(file):
     assert rewritten(text, parts) == text, "run: python -m docs.devices --draw"
 
 
+@pytest.mark.parametrize("module", [compiled, losses, tables])
+def test_examples_in_docstrings(module):
+    found = doctest.testmod(module)
+    assert found.attempted and not found.failed
+
+
 def test_the_page_has_every_target():
     names = re.findall(r"<!-- ([\w-]+) -->", devices.FILE.read_text(encoding="utf-8"))
     assert set(names) == {*devices.SHOWN, "deviation", "end"}
@@ -68,8 +75,8 @@ def test_steps_are_written_and_read(tmp_path):
 def test_lines_through_three_points_bend_at_the_middle_one():
     line = Line(((0, 0.0), (10, 10.0), (20, 40.0)))
     assert [line.at(x) for x in (-5, 5, 10, 15, 30)] == [-5, 5, 10, 25, 70]
-    assert [line.where(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
-    assert Line(((8, 10.0), (16, 10.0))).where(9) == 0
+    assert [line.largest_within(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
+    assert Line(((8, 10.0), (16, 10.0))).largest_within(9) == 0
 
 
 def test_state_is_divided_and_what_is_replicated_is_not():

@@ -1,5 +1,6 @@
 """The script for a GPU, tried on a CPU: its parts run, and a part that fails does not take the others with it."""
 
+import doctest
 import json
 import os
 import time
@@ -7,9 +8,9 @@ import time
 import pytest
 
 from benchmarks import on_a_gpu
-from benchmarks.apart import Apart, Failed
 from benchmarks.gpu_results import Results, markdown
-from benchmarks.on_a_gpu import Options, Shape, fitting, take_turns
+from benchmarks.on_a_gpu import AttentionShape, Options, fitting, measure_turns
+from benchmarks.remote import Failed, Remote
 
 
 class Counter:
@@ -33,7 +34,7 @@ class Counter:
 
 @pytest.fixture
 def counter():
-    made = Apart(Counter, start=1)
+    made = Remote(Counter, start=1)
     yield made
     made.close()
     assert not made._process.is_alive()
@@ -42,7 +43,7 @@ def counter():
 def test_an_object_apart_keeps_its_state(counter):
     assert counter.call("add", 2, timeout=60) == 3
     assert counter.call("add", 2, timeout=60) == 5
-    assert counter.facts("count", timeout=60) == {"count": 5}
+    assert counter.attributes("count", timeout=60) == {"count": 5}
     assert 0.1 < counter.timed("sleep", 0.1, timeout=60) < 60
 
 
@@ -52,7 +53,7 @@ def test_a_failure_apart_is_one_line(counter):
     assert counter.call("add", 0, timeout=60) == 1  # goes on
     with pytest.raises(Failed, match="its process ended with exit code 3"):
         counter.call("end", timeout=60)
-    made = Apart(Counter, start=-1)
+    made = Remote(Counter, start=-1)
     with pytest.raises(Failed, match="^ValueError: start is below 0$"):
         made.call("add", 1, timeout=60)
     made.close()
@@ -74,11 +75,12 @@ def test_turns():
         return lambda times: asked.append((name, times)) or seconds * times
 
     turns = {"one": turn("one", 1.0), "other": turn("other", 4.0)}
-    assert take_turns(turns, Options(rounds=2)) == {"one": [1.0, 1.0], "other": [4.0, 4.0]}
+    assert measure_turns(turns, Options(rounds=2)) == {"one": [1.0, 1.0], "other": [4.0, 4.0]}
     assert asked == [("one", 1), ("other", 1), ("one", 2), ("other", 1), ("other", 1), ("one", 2)]
 
 
 def test_pairs_that_fit():
+    assert not doctest.testmod(on_a_gpu).failed
     assert [fitting(gib * 2**30, 0.4) for gib in (80, 40, 4)] == [128, 64, 8]
     assert fitting(None, 0.4) == 8
 
@@ -86,7 +88,7 @@ def test_pairs_that_fit():
 def test_tables():
     results = Results(
         device={"kind": "NVIDIA H100", "versions": {"jax": "0.10.2"}},
-        attention=[Shape("ViT-B/16", 197, 12, 64, 128)._asdict() | {"xla_ms": 2.0}],
+        attention=[AttentionShape("ViT-B/16", 197, 12, 64, 128)._asdict() | {"xla_ms": 2.0}],
         training=[
             {
                 **{"size": "vit_b_16", "remat": "layers", "checkpointing": True, "pairs": 128, "flops": 2e12},
@@ -108,7 +110,7 @@ def test_tables():
 
 
 class Here:
-    """Stands for `Apart` in this process."""
+    """Replacement of `Remote` in this process."""
 
     def __init__(self, make, *arguments, **named):
         self._make, self._made = lambda: make(*arguments, **named), None
@@ -128,7 +130,7 @@ class Here:
         self.call(method, *arguments, timeout=timeout)
         return time.perf_counter() - begun
 
-    def facts(self, *names, timeout):
+    def attributes(self, *names, timeout):
         return {name: getattr(self._object(), name) for name in names}
 
     def close(self):
@@ -140,12 +142,12 @@ def short(monkeypatch):
     """One shape of attention and one comparison; the environment as before afterwards."""
     monkeypatch.setattr(os, "environ", dict(os.environ))
     monkeypatch.setattr(on_a_gpu, "SHAPES", on_a_gpu.SHAPES[-1:])
-    monkeypatch.setattr(on_a_gpu, "PAIRS", on_a_gpu.PAIRS[:1])
+    monkeypatch.setattr(on_a_gpu, "COMPARISONS", on_a_gpu.COMPARISONS[:1])
 
 
 @pytest.mark.usefixtures("short")
 def test_on_a_cpu(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(on_a_gpu, "Apart", Here)
+    monkeypatch.setattr(on_a_gpu, "Remote", Here)
     assert on_a_gpu.main(Options(out=tmp_path / "found", tiny=True)) == 0
     results = json.loads((tmp_path / "found.json").read_text())
     (attention,), (row,) = results["attention"], results["training"]
@@ -161,7 +163,7 @@ def test_on_a_cpu(monkeypatch, tmp_path, capsys):
 @pytest.mark.usefixtures("short")
 def test_a_part_that_fails_leaves_the_others(monkeypatch, tmp_path, capsys):
     """Training fails, and runs out of memory once before; attention is kept. Without torch, one line says so."""
-    monkeypatch.setattr(on_a_gpu, "Apart", Here)
+    monkeypatch.setattr(on_a_gpu, "Remote", Here)
     asked = []
 
     class Small:
@@ -180,7 +182,7 @@ def test_a_part_that_fails_leaves_the_others(monkeypatch, tmp_path, capsys):
 
 @pytest.mark.usefixtures("short")
 def test_no_time(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(on_a_gpu, "Apart", Here)
+    monkeypatch.setattr(on_a_gpu, "Remote", Here)
     assert on_a_gpu.main(Options(out=tmp_path / "found", budget_seconds=5)) == 0
     assert "- left out: attention of CLIP's text tower, training vit_b_16, dots: no time is left" in (
         capsys.readouterr().out

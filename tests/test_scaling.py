@@ -8,7 +8,7 @@ import pytest
 
 from docs import compiled, losses, published, scaling
 from docs.losses import Cost, Key
-from docs.scaled import Scaled, fitted
+from docs.scaling_model import Scaled, fitted
 from docs.tables import rewritten
 from jclip.accelerators.targets import TARGETS
 from tests.test_devices import steps

@@ -22,8 +22,8 @@ class Collective:
     Attributes:
       kind: one of KINDS.
       times: number of executions per step.
-      payload: bytes of the whole array on one device, each time: what is reduced, gathered or sent.
-      wire: bytes that one device sends each time, as a ring does: 2 (n - 1) / n of the payload for an all-reduce over n
+      payload: bytes of the whole arrays that one device reduces, gathers or sends, per execution.
+      wire: bytes that one device sends per execution, in a ring: 2 (n - 1) / n of the payload for an all-reduce over n
         devices, (n - 1) / n for a gather, scatter or all-to-all, and all of it for a permute.
       groups: numbers of the devices that communicate with each other; for a permute, pairs of source and target.
       arrays: shapes of the arrays that make up the payload.
@@ -43,11 +43,11 @@ class Collective:
 
     @property
     def is_ring(self) -> bool:
-        """True if each device sends to one neighbour only, all the time."""
+        """True if each device sends to the same neighbour all the time."""
         return self.kind in _RINGS
 
     def spans(self, linked: int) -> bool:
-        """Returns True if a group has devices of several hosts, each of which has `linked` devices in sequence."""
+        """Returns True if a group has devices of several hosts; a host has `linked` devices with successive numbers."""
         return any(len(_hosts(group, linked)) > 1 for group in self.groups)
 
     def fewest_together(self, linked: int) -> int:
@@ -92,7 +92,7 @@ def read_collective(
 
 
 def as_scatter(reduced: Collective) -> Collective:
-    """Returns the reduce-scatter of which an all-reduce, whose result is cut at once, is the written form."""
+    """Returns an all-reduce of whose result only a slice is kept as the reduce-scatter that it is."""
     if reduced.kind != "all-reduce":
         return reduced
     return replace(reduced, kind="reduce-scatter", wire=reduced.payload * (reduced.devices - 1) // reduced.devices)

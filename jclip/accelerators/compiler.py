@@ -1,4 +1,4 @@
-"""Compiles lowered programs for devices that are not here. Runs in a process of its own, see `compiling`."""
+"""Compiles lowered programs for devices that are not attached. Runs in a process of its own, see `compiler_process`."""
 
 import hashlib
 import os
@@ -11,29 +11,34 @@ from typing import Any
 
 import jax
 
-from jclip.accelerators.answers import CompilerFailed
 from jclip.accelerators.targets import Place
 from jclip.cache.results import keep_result, read_result
-from jclip.errors import first_line
+from jclip.errors import JclipError, first_line
 from jclip.extras import installing
 
-_FORMAT = 1  # of the results that are kept
+_FORMAT = 1  # of the results in the cache
 _COMPILERS = ("jaxlib", "libtpu", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "nvidia-cudnn-cu12")
 _FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-_LACKING = re.compile(r"cudnn|ptxas|nvlink|libdevice|libtpu", re.IGNORECASE)  # parts that the extra installs
+_MISSING_PART = re.compile(r"cudnn|ptxas|nvlink|libdevice|libtpu", re.IGNORECASE)  # which the extra installs
 _TOO_LARGE = re.compile(r"Ran out of memory .*?(?:\(|Used )([\d.]+)([KMGT]?)\)? (?:exceeds|of)", re.DOTALL)
+
+
+class CompilerFailed(JclipError):
+    """Error for a compiler that crashes, refuses a program, or exceeds a limit of time or memory."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """Program that was compiled for the devices of a place, and its memory on one device.
+    """Program that was compiled for the devices of a place. Bytes are those of one device.
+
+    TPU compilers refuse a program that does not fit. Then only `needed`, `available` and `seconds` are known.
 
     Attributes:
-      needed: bytes that the program needs: arguments, results that take none of their memory, and temporaries.
+      needed: bytes that the program needs: arguments, results that are not written into them, and temporaries.
       available: bytes that it may use.
-      arguments: bytes of the arguments that it uses; 0 if the compiler refuses it because it does not fit, as on TPUs.
-      text: the optimised program, as HLO text; "" if the compiler refuses it.
+      arguments: bytes of the arguments that it uses; 0 if it was refused.
+      text: the optimised program, as HLO text; "" if it was refused.
       seconds: duration of the compilation.
     """
 
@@ -93,9 +98,9 @@ class Compiler:
             if found := _TOO_LARGE.search(str(error)):
                 needed = int(float(found[1]) * _UNITS[found[2]])
                 return Compiled(needed, available, 0, "", time.monotonic() - begun)
-            lacking = f": {self._install}" if _LACKING.search(str(error)) else ""
+            install = f": {self._install}" if _MISSING_PART.search(str(error)) else ""
             raise CompilerFailed(
-                f"{self.place.name}: the compiler refuses the program: {first_line(error)}{lacking}"
+                f"{self.place.name}: the compiler refuses the program: {first_line(error)}{install}"
             ) from None
         memory = program.memory_analysis()
         needed, arguments = self.place.target.arrangement.needed(memory), memory.argument_size_in_bytes

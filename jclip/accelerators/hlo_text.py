@@ -9,7 +9,7 @@
     >>> root.opcode, root.shape.dims, root.operands, root.attributes
     ('slice', (8,), ('p',), {'slice': '{[0:1], [0:8]}'})
 
-Names and metadata in the text are data: quoted text is never searched for attributes.
+Quoted text, such as names and metadata, is never searched for attributes.
 """
 
 import json
@@ -60,7 +60,7 @@ class Array:
 
     @cached_property
     def stored(self) -> int:
-        """Size in bytes with the padding of TPU's tiles: a tile T(8,128) pads the last two dimensions in memory."""
+        """Size in bytes with the padding of TPU's tiles: T(8,128) pads the last two dimensions in memory."""
         order, _, rest = self.layout.partition(":")
         tile = _TILE.search(rest)
         if tile is None:
@@ -92,7 +92,7 @@ Shape = Array | tuple["Shape", ...]
 
 
 def leaves(shape: Shape) -> tuple[Array, ...]:
-    """Returns the arrays of a shape, those of nested tuples too."""
+    """Returns the arrays of a shape, including those in nested tuples."""
     if isinstance(shape, Array):
         return (shape,)
     return tuple(leaf for part in shape for leaf in leaves(part))
@@ -100,9 +100,9 @@ def leaves(shape: Shape) -> tuple[Array, ...]:
 
 @lru_cache(maxsize=1 << 16)
 def read_shape(text: str) -> Shape:
-    """Returns the shape that HLO writes as, say, "(f32[2,3]{1,0}, (pred[]))"; its values are tuples' parts.
+    """Returns the shape of a text such as "(f32[2,3]{1,0}, (pred[]))": an `Array`, or a tuple of shapes.
 
-    Raises ValueError if it is not one shape.
+    Raises ValueError if the text is not one shape.
     """
     open_tuples: list[list[Shape]] = [[]]
     for found in _SHAPE.finditer(text):
@@ -143,7 +143,7 @@ class Instruction:
 
     @cached_property
     def base(self) -> str:
-        """Opcode of what is executed: "slice" for a "slice-start", which executes it beside others."""
+        """Opcode without the suffix of an asynchronous start: "slice" for "slice-start"."""
         return self.opcode.removesuffix("-start")
 
     @property
@@ -168,7 +168,7 @@ class Instruction:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """The compiler's own notes (backend_config); empty if there are none in JSON."""
+        """The compiler's notes (backend_config); empty if there are none, or if they are not JSON."""
         try:
             found = json.loads(self.attributes.get("backend_config", "{}"))
         except (ValueError, RecursionError):
@@ -334,5 +334,5 @@ def read_attributes(text: str) -> dict[str, str]:
 
 
 def unreadable(name: str) -> JclipError:
-    """Returns the error for text in another form than those that are read here; `name` says where."""
+    """Returns an error for text in an unknown form; `name` says where it is."""
     return JclipError(f"the compiler's text cannot be read at {name}: its version of XLA may print it differently")

@@ -1,4 +1,4 @@
-"""FLOPs of the matmuls and convolutions of optimised HLO, those of the libraries that it calls included."""
+"""FLOPs of the matmuls and convolutions of optimised HLO, including those of library calls."""
 
 from collections.abc import Mapping, Sequence
 from math import gcd, prod
@@ -29,9 +29,9 @@ NO_PRODUCTS = frozenset(
 
 
 def count_products(instruction: Instruction, computation: Computation) -> int | None:
-    """Returns the FLOPs of one instruction's own products, not those of computations that it calls.
+    """Returns the FLOPs of one instruction's own products, without those of computations that it calls.
 
-    Returns None for a custom call that does not tell.
+    Returns None for a custom call whose products are not known.
     """
     if instruction.opcode == "dot":
         return _dot(
@@ -80,9 +80,9 @@ def _dot(result: Array, left: Array, contracted: Sequence[int]) -> int:
 
 
 def _convolution(attributes: Mapping[str, str], image: Array, kernel: Array, result: Array) -> int:
-    """Counts the products of elements that exist: not those with padding or with the gaps of a dilation.
+    """Counts the FLOPs of products of two elements, without those with padding or with the gaps of a dilation.
 
-    TPU's compiler writes batched matmuls as convolutions with dilated inputs.
+    The distinction matters because TPU's compiler writes batched matmuls as convolutions with dilated inputs.
     """
     labels = attributes["dim_labels"]
     image_axes, _, rest = labels.partition("_")
@@ -108,7 +108,7 @@ def _valid_pairs(size: int, kernel: int, outputs: int, window: Mapping[str, str]
     stride, left, right = (int(window.get(key, "1")) for key in ("stride", "lhs_dilate", "rhs_dilate"))
     before = int(window.get("pad", "0_0").partition("_")[0])
     common = gcd(stride, left)
-    period = left // common  # every so many outputs meet an element, and the others a gap
+    period = left // common  # one of `period` outputs meets an element of a dilated input; the others meet a gap
     inverse = pow(stride // common, -1, period)
     pairs = 0
     for offset in range(-before, kernel * right - before, right):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from jclip.accelerators.account import Account
 from jclip.accelerators.collectives import Collective
-from jclip.accelerators.hlo import Account
 from jclip.accelerators.targets import Place, Target
 
 Bound = Literal["products", "memory", "links"]
@@ -35,9 +35,9 @@ class Estimate:
       traffic: seconds of the other instructions.
       links: seconds of the communication with other devices.
       peak: seconds of all products at the peak rate.
-      compiler: seconds of the step by the compiler's own count of clock cycles, communication added; None for targets
-        whose compiler does not count them. They are closer: they include arithmetic other than products, and the rates
-        that small products reach.
+      compiler: seconds of the step by the compiler's own count of clock cycles, with `links` added; None for targets
+        whose compiler does not count them. This is closer, because the count includes arithmetic other than products,
+        and the rates that small products reach.
     """
 
     products: float
@@ -75,7 +75,7 @@ def estimate(account: Account, place: Place) -> Estimate:
             traffic += each.times * move
         if each.cycles and target.clock:
             compiler += each.times * each.cycles / target.clock
-        elif not each.opcode.endswith(("-start", "-done")):  # copies beside the computation
+        elif not each.opcode.endswith(("-start", "-done")):  # copies in the background
             compiler += each.times * max(compute, move)
     linked = place.devices if target.platform == "tpu" else place.devices // place.hosts
     links = sum(each.times * _seconds(each, target, linked) for each in account.collectives)
@@ -84,10 +84,10 @@ def estimate(account: Account, place: Place) -> Estimate:
 
 
 def _seconds(collective: Collective, target: Target, linked: int) -> float:
-    """Returns the seconds of one execution; `linked` devices in sequence have links to each other.
+    """Returns the seconds of one execution; `linked` devices with successive numbers have links to each other.
 
-    The bytes that a ring sends from one host to the next are spread over the network of all its devices there. Those
-    of a permute or an all-to-all are sent by each device itself.
+    What a ring sends from one host to the next is spread over the network of all its devices in the host. In a permute
+    or an all-to-all, each device uses its own share of the network.
     """
     if not collective.spans(linked):
         return collective.wire / target.link

@@ -1,7 +1,7 @@
-"""Shapes of slices and of groups of hosts."""
+"""Shapes of TPU slices and of groups of GPU hosts."""
 
 Shape = tuple[int, ...]
-"""Numbers of chips, or of hosts and their devices."""
+"""Numbers of chips along the dimensions of a slice, or of hosts and of the GPUs of a host."""
 
 
 def named(shape: Shape) -> str:

@@ -1,7 +1,7 @@
 """Accelerators for which jclip can compile, with their published figures.
 
-Figures are of one jax device. That is a chip, except on TPU v3 and TPU7x: there it is one of a chip's two cores, and
-has half of the chip's figures. On v4 and v5p both cores of a chip are one device ("megacore").
+Figures are those of one jax device. A device is a chip, except on TPU v3 and TPU7x, where it is one of a chip's two
+cores and has half of the chip's figures. On v4 and v5p both cores of a chip are one device ("megacore").
 """
 
 import re
@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Protocol
 
 import jax
 
-from jclip.accelerators.hosts import Gpu, Hosts
+from jclip.accelerators.gpu_hosts import AMPERE, BLACKWELL, HOPPER, VOLTA, Architecture, Gpu, GpuHosts
 from jclip.accelerators.shapes import Shape, named
-from jclip.accelerators.slices import CHIPS_PER_HOST, Slices
+from jclip.accelerators.tpu_slices import CHIPS_PER_HOST, TpuSlices
 from jclip.errors import JclipError
 from jclip.names import suggestion
 from jclip.plain import shown
@@ -26,11 +26,11 @@ The rest is left to the CUDA context and to NCCL's buffers.
 
 
 class Arrangement(Protocol):
-    """Interface of the shapes in which a target can be had, and of its compiler.
+    """Interface of a kind of accelerator: the possible shapes of its devices, and its compiler.
 
     Attributes:
-      modules: modules that its compiler needs, of `jclip.extras`.
-      flags: flags of XLA without which its compiler does not work here.
+      modules: modules that the compiler needs, see `jclip.extras`.
+      flags: flags of XLA without which the compiler does not work without a device.
     """
 
     modules: ClassVar[tuple[str, ...]]
@@ -38,10 +38,10 @@ class Arrangement(Protocol):
 
     @property
     def possible(self) -> str:
-        """Shapes that can be had, as text."""
+        """Possible shapes, as text."""
 
     def has(self, shape: Shape) -> bool:
-        """Returns True if this shape can be had."""
+        """Returns True if this shape is possible."""
 
     def devices(self, shape: Shape) -> int:
         """Returns the number of devices of a shape."""
@@ -67,16 +67,16 @@ class Target:
       name: name for the command line: "v5e".
       title: name for people.
       platform: "tpu" or "cuda".
-      memory: bytes of a device that a program may use. On TPUs it is the limit that the compiler enforces, on GPUs a
-        share of the memory, see GPU_SHARE.
+      memory: bytes of a device that a program may use: the limit that a TPU's compiler enforces, or GPU_SHARE of a
+        GPU's memory.
       bandwidth: B/s between a device and its memory.
       peak: dense bfloat16 FLOP/s of a device; float32 on GPUs that have no bfloat16.
       link: B/s that a device sends, over all its links together, to its neighbours in a slice or host.
-      network: B/s that a device sends to other hosts, or other slices, when all devices of its host send.
+      network: B/s that a device sends to other hosts or slices while all devices of its host send.
       host_devices: devices of a host.
       source: sources of the figures.
-      arrangement: shapes in which it can be had.
-      clock: clock of a TPU in Hz; its compiler estimates in cycles. 0 for GPUs, whose compiler does not.
+      arrangement: possible shapes of its devices, and its compiler.
+      clock: Hz of a TPU, whose compiler estimates in cycles; 0 for GPUs, whose compiler does not.
     """
 
     name: str
@@ -150,106 +150,156 @@ def _smallest_host(target: Target) -> Shape:
 _GIB, _TERA, _GIGA = 2**30, 1e12, 1e9
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _DEEP = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))
-_CLOUD = "Google Cloud TPU documentation, page of {}"
-_LIMIT = "memory: the limit of libtpu 0.0.42"
+_MIB = 2**20
+_GPUS_PER_HOST = 8
 
 
 def _tpu(
     name: str,
     title: str,
-    arrangement: Slices,
+    arrangement: TpuSlices,
     *,
     memory: float,
     bandwidth: float,
     peak: float,
-    cycle: int,
+    units: int,
+    side: int,
     link: float,
     network: float,
-    source: str,
+    notes: str = "",
 ) -> Target:
-    """Returns a TPU from a chip's figures: GiB of one device, and GB/s, TFLOP/s, GB/s and GB/s of a chip.
+    """Returns a TPU.
 
-    `cycle` is the number of FLOPs that a device's matrix units make in a cycle: two per element and cycle.
+    Args:
+      memory: GiB of a device.
+      bandwidth, link, network: GB/s of a chip.
+      peak: TFLOP/s of a chip.
+      units, side: number of matrix units of a device, and side of their arrays. A unit makes two FLOPs per element of
+        its array in a cycle, from which the clock follows.
+      notes: more about the sources.
     """
     cores = arrangement.devices_per_chip
     return Target(
-        name,
-        title,
-        "tpu",
-        int(memory * _GIB),
-        bandwidth * _GIGA / cores,
-        peak * _TERA / cores,
-        link * _GIGA / cores,
-        network * _GIGA / cores,
-        CHIPS_PER_HOST * cores,
-        f"{source}; {_LIMIT}",
-        arrangement,
-        peak * _TERA / cores / cycle,
+        name=name,
+        title=title,
+        platform="tpu",
+        memory=int(memory * _GIB),
+        bandwidth=bandwidth * _GIGA / cores,
+        peak=peak * _TERA / cores,
+        link=link * _GIGA / cores,
+        network=network * _GIGA / cores,
+        host_devices=CHIPS_PER_HOST * cores,
+        source=_joined(f"Google Cloud TPU documentation, page of {name}", notes, "memory: the limit of libtpu 0.0.42"),
+        arrangement=arrangement,
+        clock=peak * _TERA / cores / (2 * units * side**2),
     )
 
 
-def _gpu(name: str, gpu: Gpu, *, peak: float, link: float, network: float, source: str) -> Target:
-    """Returns a GPU of a host of eight: TFLOP/s, and GB/s of its links and of its share of the host's network."""
-    memory = int(gpu.memory * GPU_SHARE)
-    rates = (gpu.bandwidth, peak * _TERA, link * _GIGA, network * _GIGA)
-    return Target(name, gpu.name, "cuda", memory, *rates, 8, source, Hosts(gpu))
+def _gpu(
+    name: str,
+    title: str,
+    architecture: Architecture,
+    *,
+    multiprocessors: int,
+    clock: float,
+    memory: int,
+    bandwidth: float,
+    cache: int,
+    peak: float,
+    link: float,
+    network: float,
+    sheets: str,
+    notes: str = "",
+) -> Target:
+    """Returns a GPU of a host of eight.
+
+    Args:
+      multiprocessors, clock, memory: as in `Gpu`.
+      bandwidth, link, network: GB/s.
+      cache: MiB.
+      peak: TFLOP/s.
+      sheets: products whose data sheets have the figures.
+      notes: more about the sources.
+    """
+    gpu = Gpu(title, architecture, multiprocessors, clock, memory, bandwidth * _GIGA, cache * _MIB)
+    return Target(
+        name=name,
+        title=title,
+        platform="cuda",
+        memory=int(memory * GPU_SHARE),
+        bandwidth=gpu.bandwidth,
+        peak=peak * _TERA,
+        link=link * _GIGA,
+        network=network * _GIGA,
+        host_devices=_GPUS_PER_HOST,
+        source=_joined(f"NVIDIA data sheets of {sheets}", notes, "memory: OpenXLA's description of the device"),
+        arrangement=GpuHosts(gpu, _GPUS_PER_HOST),
+    )
 
 
-_MIB, _KIB = 2**20, 2**10
-_V100 = Gpu("Tesla V100-SXM2-32GB", (7, 0), 80, 1.53, 34_089_730_048, 0.9e12, 6 * _MIB, 96 * _KIB, 64)
-_A100_40 = Gpu("NVIDIA A100-SXM4-40GB", (8, 0), 108, 1.41, 42_331_013_120, 1.555e12, 40 * _MIB, 164 * _KIB, 64)
-_A100 = Gpu("NVIDIA A100-SXM4-80GB", (8, 0), 108, 1.41, 85_100_068_864, 2.039e12, 40 * _MIB, 164 * _KIB, 64)
-_H100 = Gpu("NVIDIA H100 80GB HBM3", (9, 0), 132, 1.83, 84_942_979_072, 3.35e12, 50 * _MIB, 228 * _KIB, 128)
-_H200 = Gpu("NVIDIA H200", (9, 0), 132, 1.83, 151_397_597_184, 4.8e12, 50 * _MIB, 228 * _KIB, 128)
-_B200 = Gpu("NVIDIA B200", (10, 0), 148, 1.85, 191_514_411_008, 8.0e12, 126 * _MIB, 228 * _KIB, 128)
-_SHEET = "NVIDIA data sheets of {}; bytes of memory: OpenXLA's description of the device"
+def _joined(*words: str) -> str:
+    return "; ".join(filter(None, words))
+
 
 _ALL = (
     _tpu(
         "v3", "TPU v3 (one core)",
-        Slices(((2, 2), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32)), devices_per_chip=2),
-        memory=15.48, bandwidth=900, peak=123, cycle=2 * 2 * 128**2, link=328, network=3.1,
-        source=f"{_CLOUD.format('v3')}; links: 4 of 656 Gbit/s, Jouppi et al. 2020; network: not published, as v5e",
+        TpuSlices(((2, 2), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16), (16, 32), (32, 32)), devices_per_chip=2),
+        memory=15.48, bandwidth=900, peak=123, units=2, side=128, link=328, network=3.1,
+        notes="links: 4 of 656 Gbit/s, Jouppi et al. 2020; network: not published, as v5e",
     ),
     _tpu(
-        "v4", "TPU v4",
-        Slices(_DEEP, block=4, largest=(16, 16, 16), chip="megacore"),
-        memory=30.75, bandwidth=1228, peak=275, cycle=8 * 2 * 128**2, link=300, network=6.25,
-        source=f"{_CLOUD.format('v4')}; network: 25 GB/s a host, \"How to Scale Your Model\"",
+        "v4", "TPU v4", TpuSlices(_DEEP, block=4, largest=(16, 16, 16), chip="megacore"),
+        memory=30.75, bandwidth=1228, peak=275, units=8, side=128, link=300, network=6.25,
+        notes='network: 25 GB/s a host, "How to Scale Your Model"',
     ),
     _tpu(
-        "v5e", "TPU v5e",
-        Slices(_FLAT),
-        memory=15.75, bandwidth=819, peak=197, cycle=4 * 2 * 128**2, link=200, network=3.125,
-        source=_CLOUD.format("v5e"),
+        "v5e", "TPU v5e", TpuSlices(_FLAT),
+        memory=15.75, bandwidth=819, peak=197, units=4, side=128, link=200, network=3.125,
     ),
     _tpu(
-        "v5p", "TPU v5p",
-        Slices(_DEEP, block=4, largest=(16, 16, 24)),
-        memory=95.74, bandwidth=2765, peak=459, cycle=8 * 2 * 128**2, link=600, network=6.25,
-        source=_CLOUD.format("v5p"),
+        "v5p", "TPU v5p", TpuSlices(_DEEP, block=4, largest=(16, 16, 24)),
+        memory=95.74, bandwidth=2765, peak=459, units=8, side=128, link=600, network=6.25,
     ),
     _tpu(
-        "v6e", "TPU v6e (Trillium)",
-        Slices(_FLAT),
-        memory=31.25, bandwidth=1638, peak=918, cycle=4 * 2 * 256**2, link=400, network=12.5,
-        source=_CLOUD.format("v6e"),
+        "v6e", "TPU v6e (Trillium)", TpuSlices(_FLAT),
+        memory=31.25, bandwidth=1638, peak=918, units=4, side=256, link=400, network=12.5,
     ),
     _tpu(
-        "tpu7x", "TPU7x (Ironwood, one core)",
-        Slices(_DEEP, block=4, largest=(16, 16, 36), devices_per_chip=2),
-        memory=94.75, bandwidth=7380, peak=2307, cycle=4 * 2 * 256**2, link=600, network=12.5,
-        source=_CLOUD.format("TPU7x"),
+        "tpu7x", "TPU7x (Ironwood, one core)", TpuSlices(_DEEP, block=4, largest=(16, 16, 36), devices_per_chip=2),
+        memory=94.75, bandwidth=7380, peak=2307, units=4, side=256, link=600, network=12.5,
     ),
     _gpu(
-        "v100", _V100, peak=15.7, link=150, network=6.25,
-        source=f"{_SHEET.format('V100 and DGX-1')}; peak: float32, as it has no bfloat16",
+        "v100", "Tesla V100-SXM2-32GB", VOLTA,
+        multiprocessors=80, clock=1.53, memory=34_089_730_048, bandwidth=900, cache=6,
+        peak=15.7, link=150, network=6.25,
+        sheets="V100 and DGX-1", notes="peak: float32, as it has no bfloat16",
     ),
-    _gpu("a100-40", _A100_40, peak=312, link=300, network=25, source=_SHEET.format("A100 and DGX A100")),
-    _gpu("a100", _A100, peak=312, link=300, network=25, source=_SHEET.format("A100 and DGX A100")),
-    _gpu("h100", _H100, peak=989.4, link=450, network=50, source=_SHEET.format("H100 and DGX H100")),
-    _gpu("h200", _H200, peak=989.4, link=450, network=50, source=_SHEET.format("H200 and DGX H200")),
-    _gpu("b200", _B200, peak=2250, link=900, network=50, source=_SHEET.format("HGX B200 and DGX B200")),
+    _gpu(
+        "a100-40", "NVIDIA A100-SXM4-40GB", AMPERE,
+        multiprocessors=108, clock=1.41, memory=42_331_013_120, bandwidth=1555, cache=40,
+        peak=312, link=300, network=25, sheets="A100 and DGX A100",
+    ),
+    _gpu(
+        "a100", "NVIDIA A100-SXM4-80GB", AMPERE,
+        multiprocessors=108, clock=1.41, memory=85_100_068_864, bandwidth=2039, cache=40,
+        peak=312, link=300, network=25, sheets="A100 and DGX A100",
+    ),
+    _gpu(
+        "h100", "NVIDIA H100 80GB HBM3", HOPPER,
+        multiprocessors=132, clock=1.83, memory=84_942_979_072, bandwidth=3350, cache=50,
+        peak=989.4, link=450, network=50, sheets="H100 and DGX H100",
+    ),
+    _gpu(
+        "h200", "NVIDIA H200", HOPPER,
+        multiprocessors=132, clock=1.83, memory=151_397_597_184, bandwidth=4800, cache=50,
+        peak=989.4, link=450, network=50, sheets="H200 and DGX H200",
+    ),
+    _gpu(
+        "b200", "NVIDIA B200", BLACKWELL,
+        multiprocessors=148, clock=1.85, memory=191_514_411_008, bandwidth=8000, cache=126,
+        peak=2250, link=900, network=50, sheets="HGX B200 and DGX B200",
+    ),
 )  # fmt: skip
 TARGETS: Mapping[str, Target] = {target.name: target for target in _ALL}
 """Accelerators by name."""

@@ -1,11 +1,11 @@
 """Bytes that an instruction of optimised HLO reads and writes in its device's memory.
 
-- An operand is read once and a result written once, with the padding of TPU's tiles. Arrays on the chip (TPU's vector
-  memory) cost nothing; the copies that bring them there do.
-- A fusion counts its operands and results, not its inside.
-- Of an array that is only sliced, the slices count: of the stacked parameters of a loop over layers, each iteration
-  reads its own layer. Of an array that is updated in place, only the update counts.
-- Gathers and scatters count the rows that they touch.
+- An operand is read once and a result is written once, with the padding of TPU's tiles.
+- Arrays in a TPU's vector memory, on the chip, count nothing. Copies between it and main memory count.
+- Of a fusion, the operands and results count, and nothing inside it.
+- Of an array that is only sliced, the slices count. So each iteration of a loop over stacked layers reads one layer.
+- Of an array that is updated in place, the update counts.
+- Of gathers and scatters, the rows that they touch count.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ def count_traffic(instruction: Instruction, computation: Computation, module: Mo
     results, operands = leaves(instruction.shape), computation.operands(instruction)
     if opcode.endswith("-done"):
         return 0 if operands[0].base in _UPDATES else _in_memory(results)
-    begins = opcode.endswith("-start")  # and its -done writes the result
+    begins = opcode.endswith("-start")  # the result is written by its -done
     if instruction.base in _SLICES:
         source, shape = leaves(operands[0].shape)[0], instruction.shape
         piece = leaves(shape[1] if isinstance(shape, tuple) else shape)[0]
@@ -114,7 +114,7 @@ def _updates_in_place(update: Instruction, inside: Computation) -> bool:
 
 
 def _viewed(value: Instruction, inside: Computation) -> Instruction:
-    """Returns the instruction of which a value is only another view."""
+    """Returns the instruction whose result a value is a view of; the value itself if it is no view."""
     while value.opcode in _VIEWS:
         value = inside.operand(value, 0)
     return value

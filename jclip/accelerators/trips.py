@@ -1,25 +1,26 @@
-"""Number of iterations of the loops of optimised HLO."""
+"""Trip counts: numbers of iterations of the loops of optimised HLO."""
 
 from collections.abc import Mapping
 
 from jclip.accelerators.hlo_text import Computation, Instruction, Module
 
 _PASSED_ON = ("copy", "bitcast", "reshape", "convert")
-_BEYOND = {"LT": 0, "LE": 1, "NE": 0}
+_AT_THE_BOUND = {"LT": 0, "LE": 1, "NE": 0}
+"""Iterations with the counter at the bound, for the comparisons that a loop may end with."""
 
 
 def trip_count(loop: Instruction, computation: Computation, module: Module) -> int | None:
-    """Returns the number of iterations of a `while`, or None if the text does not tell.
+    """Returns the number of iterations of a `while`; None if it is not in the text.
 
-    XLA for CUDA and CPU notes it (known_trip_count). For TPU it follows from the condition, `counter < bound`, the
-    counter's first value and its step.
+    XLA for CUDA and CPU writes it down (known_trip_count). For TPU it follows from the condition, `counter < bound`,
+    and from the counter's first value and step.
     """
     known = loop.config.get("known_trip_count")
     if isinstance(known, Mapping) and str(known.get("n", "")).isdigit():
         return int(known["n"])
     condition = module.computation(loop.attributes.get("condition", "").lstrip("%"))
     test = condition.root
-    if test.opcode != "compare" or test.attributes.get("direction") not in _BEYOND:
+    if test.opcode != "compare" or test.attributes.get("direction") not in _AT_THE_BOUND:
         return None
     counter = _place(condition.operand(test, 0), condition)
     if counter is None:
@@ -29,7 +30,7 @@ def trip_count(loop: Instruction, computation: Computation, module: Module) -> i
     step = _step(counter, module.computation(loop.attributes.get("body", "").lstrip("%")))
     if start is None or bound is None or not step or step < 0:
         return None
-    return max(0, -(-(bound + _BEYOND[test.attributes["direction"]] - start) // step))
+    return max(0, -(-(bound + _AT_THE_BOUND[test.attributes["direction"]] - start) // step))
 
 
 def _bound(value: Instruction, condition: Computation, loop: Instruction, computation: Computation) -> int | None:

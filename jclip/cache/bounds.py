@@ -1,11 +1,11 @@
-"""Limits of folders of the cache: what was used longest ago is removed first."""
+"""Limits of folders of the cache. The least recently used files are removed first."""
 
 from contextlib import suppress
 from pathlib import Path
 
 
 def files_by_use(folder: Path) -> list[tuple[float, int, Path]]:
-    """Returns (time of the last use, size, file) of all files in a folder, at any depth, in this order."""
+    """Returns (time of the last use, size, file) of all files in a folder, at any depth, sorted."""
     found = []
     for file in folder.rglob("*"):
         with suppress(OSError):  # another process has removed it
@@ -16,7 +16,7 @@ def files_by_use(folder: Path) -> list[tuple[float, int, Path]]:
 
 
 def limit(folder: Path, largest: int, most: int) -> None:
-    """Removes the files that were used longest ago until the rest have at most `largest` bytes, and are `most`."""
+    """Removes the least recently used files until at most `most` files remain, with at most `largest` bytes."""
     found = files_by_use(folder)
     total, count = sum(size for _, size, _ in found), len(found)
     for _, size, file in found:

@@ -1,4 +1,4 @@
-"""Results of long work on this machine, kept by a digest of everything that they depend on."""
+"""Results of long computations, kept under a digest of everything that they depend on."""
 
 import gzip
 import json
@@ -21,7 +21,7 @@ MOST = 2_000
 
 
 def read_result(key: str) -> Any:
-    """Returns the JSON value that `keep_result` has kept under a key, and marks it as used; None if there is none."""
+    """Returns the JSON value that `keep_result` kept under a key, and marks it as used; None if there is none."""
     try:
         file = _file(key)
         found = json.loads(gzip.decompress(file.read_bytes()))

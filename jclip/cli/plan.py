@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 from rich.text import Text
 
-from jclip.accelerators.compiling import SECONDS
+from jclip.accelerators.compiler_process import SECONDS
 from jclip.accelerators.targets import parse_place
 from jclip.cli.configs import parse
 from jclip.cli.plan_target import as_record, list_targets, show_measured, show_target
@@ -22,7 +22,7 @@ from jclip.plain import print_json
 from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit
 from jclip.train.planning.plan import StagePlan
-from jclip.train.planning.planning import RunPlan, plan
+from jclip.train.planning.run_plan import RunPlan, plan
 from jclip.units import format_duration, format_size
 
 
@@ -37,7 +37,7 @@ class PlanOptions:
       tflops: sustained TFLOP/s of one device, to estimate the time; usually a third to a half of its peak.
       compile: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
-      on: compile for devices that need not be here, by their own compiler: v5e:8x8, h100:8, or h100:4x8 for 4 hosts.
+      on: compile for devices that need not be attached, by their compiler: v5e:8x8, h100:8, or h100:4x8 for 4 hosts.
       targets: list the devices for --on, with their figures; needs no CONFIG.
       largest_batch: with --on, look for the largest batch that fits; takes two to four more compilations a stage.
       minutes: with --on, time limit of one compilation.

@@ -15,7 +15,7 @@ from jclip.console import Console, text
 from jclip.plain import print_json
 from jclip.train.planning.on_target import StageOnTarget
 from jclip.train.planning.plan import StagePlan
-from jclip.train.planning.planning import RunPlan
+from jclip.train.planning.run_plan import RunPlan
 from jclip.units import format_duration, format_size
 
 

@@ -9,7 +9,7 @@ _USED = "/sys/fs/cgroup/memory.current"
 
 
 def machine_memory() -> int | None:
-    """Returns the bytes of memory of this machine, or of its container if those are fewer; None if unknown."""
+    """Returns the bytes of this machine's memory, or the limit of its container if that is less; None if unknown."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -19,7 +19,7 @@ def machine_memory() -> int | None:
 
 
 def free_memory() -> int:
-    """Returns the free bytes of the machine, or of its container if those are fewer."""
+    """Returns the free bytes of this machine, or of its container if that has fewer."""
     free = [_machine_free()]
     limit, used = _number_in(_LIMITS[0]), _number_in(_USED)
     if limit is not None and used is not None:

@@ -1,12 +1,12 @@
 """Multi-head attention of every tower, and the choice of its implementation.
 
-XLA computes the text towers that drop attention probabilities. cuDNN's kernel could drop some too, but not the same.
-Its generator numbers the values of a device's batch, so they would depend on the number of devices and micro-batches;
-`jclip.models.dropout` has a seed for each example. In jax its seed is also a constant of the program, so every step
-would drop the same. And the bias that jax can give it is added before the softmax, not after it.
+XLA computes attention with dropout, although cuDNN's kernel has dropout too. The kernel's random numbers depend on the
+place of an example in a device's batch, so results would depend on the number of devices and micro-batches;
+`jclip.models.dropout` has a seed for each example. jax also makes the kernel's seed a constant of the program, so every
+step would drop the same values. A bias cannot replace dropout, because the kernel adds it before the softmax.
 
-XLA also computes attention on TPUs. By the estimate of the TPU's compiler (benchmarks/RESULTS.md), the padding and the
-layouts that jax's Pallas kernels need cost more than they save up to 257 tokens; at 577 they could save a fifth.
+XLA also computes attention on TPUs. By the estimate of the TPU's compiler (benchmarks/RESULTS.md), jax's Pallas kernels
+need padding and layouts that cost more than the kernels save, up to 257 tokens. At 577 tokens they could save a fifth.
 
 Axes: b batch, q queries, k keys, l tokens (where queries and keys are the same), h heads, c channels of a head,
 d width of the model.
@@ -48,8 +48,8 @@ def attend(
 
     Args:
       queries_bqhc, keys_bkhc, values_bkhc: arrays of one float dtype.
-      lengths_b: number of keys before the padding; None for no padding. A length of 0 counts as 1, so that an example
-        of padding alone stays finite.
+      lengths_b: number of keys before the padding; None for no padding. A length of 0 counts as 1, so that the result
+        stays finite for an example that is all padding.
       causal: if true, a query attends only to the keys up to its own position.
       drop: dropout on the probabilities.
       implementation: see `Implementation`; results differ only by rounding.
@@ -66,8 +66,8 @@ def attend(
 def with_even_tokens(x_bld: jax.Array, heads: int, compute: Compute) -> tuple[jax.Array, jax.Array | None]:
     """Pads an odd number of tokens by one if cuDNN computes a tower's attention; returns the lengths that mask it.
 
-    The lengths are None without padding. cuDNN's gradient needs an even number, see `_cudnn`. It would pad the queries,
-    keys and values of every layer; with states that are padded once, a ViT-B/16 on an A100 has 4 % less memory traffic.
+    The lengths are None without padding. cuDNN's gradient needs an even number, so `_cudnn` would pad the queries, keys
+    and values of every layer. To pad the states once takes less memory traffic.
     """
     batch, length, width = x_bld.shape
     like = jax.ShapeDtypeStruct((batch, length, heads, width // heads), compute.dtype)
@@ -152,7 +152,7 @@ def _choose(
 def _device() -> Any:
     """Returns a device of the current mesh, or the default device.
 
-    The mesh may consist of compile-only devices, which `jax.devices` does not know: a plan's, for example.
+    The mesh may consist of compile-only devices, which `jax.devices` does not list, as in a plan.
     """
     mesh = current_mesh()
     if not mesh.empty:
@@ -196,8 +196,8 @@ def _xla(
 ) -> jax.Array:
     """Returns attention, with the axes of the queries.
 
-    `query_axes` are einsum's letters of the queries, and `key_axes` those of the keys and values. Their order matters
-    on CPUs only: compilers for accelerators choose the order in memory themselves.
+    `query_axes` are einsum's letters for the axes of the queries, and `key_axes` those for the keys and values. Their
+    order matters only on CPUs, because compilers for accelerators choose the order in memory themselves.
     """
     queries = queries * queries.shape[-1] ** -0.5
     logits_bhqk = product(f"{query_axes},{key_axes}->bhqk", queries, keys)
@@ -220,9 +220,9 @@ def _heads_first(
     causal: bool,
     drop: Drop | None,
 ) -> jax.Array:
-    """Returns what `_xla` does, for CPUs: every head's matrices are first made contiguous.
+    """Returns the same as `_xla`, for CPUs: makes the matrices of every head contiguous first.
 
-    Otherwise XLA multiplies with strides, which takes three times as long (benchmarks/RESULTS.md).
+    XLA would multiply with strides, which takes three times as long (benchmarks/RESULTS.md).
     """
     queries_bhqc, keys_bhkc, values_bhkc = (x.swapaxes(1, 2) for x in (queries_bqhc, keys_bkhc, values_bkhc))
     return _xla("bhqc", "bhkc", queries_bhqc, keys_bhkc, values_bhkc, lengths_b, causal, drop).swapaxes(1, 2)

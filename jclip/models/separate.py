@@ -1,8 +1,8 @@
 """Stacks of layers as separate layers, for inference on CPUs.
 
-A scan over a stack copies each layer's parameters before it multiplies with them, which for one text takes a third of
-the time. Separate layers are views of the stack: nothing is copied, and no memory is needed. In exchange the layers are
-compiled one by one, so training and accelerators keep the scan.
+A scan over a stack copies each layer's parameters before it multiplies with them, which takes a third of the time of
+one text (benchmarks/RESULTS.md). Separate layers are views of the stack, so they need no copy and no memory. But they
+are compiled one by one, so training and accelerators keep the scan.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from jclip.models.towers import Tower
 
 
 def separated(params: Mapping[str, Any], towers: Mapping[str, Tower]) -> dict[str, Any]:
-    """Returns a model's parameters with each separable tower's stack as {"0": first layer, "1": …}.
+    """Returns a model's parameters with the stack of each separable tower as {"0": first layer, "1": …}.
 
-    `params` are arrays on a CPU, whose memory the result shares.
+    `params` are arrays on a CPU. The result shares their memory.
     """
     found = dict(params)
     for name, tower in towers.items():

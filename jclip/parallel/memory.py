@@ -5,7 +5,7 @@ import jax
 from jclip.io.machine import machine_memory
 from jclip.parallel.processes import gather
 
-_CPU_SHARE = 0.75  # of the machine's memory: data, checkpoints on their way and the system need some
+_CPU_SHARE = 0.75  # of the machine's memory; data, checkpoints and the system need the rest
 
 
 def device_memory() -> int | None:
@@ -22,6 +22,6 @@ def device_memory() -> int | None:
 
 
 def least_device_memory() -> int | None:
-    """Returns the smallest `device_memory` of all processes; None if one of them does not know. They exchange it."""
+    """Returns the smallest `device_memory` of all processes, which exchange it; None if one process does not know."""
     found = gather(device_memory() or 0)
     return min(found) or None

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from jclip.train.objectives.contrastive import encode_image as encode_image
     from jclip.train.objectives.teacher_learning import TeacherLearning as TeacherLearning
     from jclip.train.outcome import Outcome as Outcome
-    from jclip.train.planning.planning import plan as plan
+    from jclip.train.planning.run_plan import plan as plan
     from jclip.train.state import TrainState as TrainState
     from jclip.train.step import in_micro_batches as in_micro_batches
     from jclip.train.step import make_step as make_step

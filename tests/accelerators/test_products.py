@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
 
 
 def products(image, kernel, result, attributes):

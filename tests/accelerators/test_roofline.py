@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from jclip.accelerators.account import Account, Work
 from jclip.accelerators.collectives import Collective
-from jclip.accelerators.hlo import Account, Work
 from jclip.accelerators.roofline import ASSUMPTIONS, estimate
 
 TARGET = SimpleNamespace(platform="cuda", peak=1000.0, bandwidth=100.0, link=50.0, network=5.0, clock=0.0)

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from jclip.accelerators.hosts import Hosts
+from jclip.accelerators.gpu_hosts import GpuHosts
 from jclip.accelerators.targets import GPU_SHARE, TARGETS, parse_place
 from jclip.errors import JclipError
 
@@ -74,9 +74,9 @@ def test_every_shape_with_enough_devices_can_be_had():
 )
 def test_peaks_are_cores_times_clock(name, flops_per_clock):
     target = TARGETS[name]
-    assert isinstance(target.arrangement, Hosts)
+    assert isinstance(target.arrangement, GpuHosts)
     gpu = target.arrangement.gpu
-    assert gpu.cores * flops_per_clock * gpu.clock * 1e9 == pytest.approx(target.peak, rel=0.01)
+    assert gpu.multiprocessors * flops_per_clock * gpu.clock * 1e9 == pytest.approx(target.peak, rel=0.01)
     assert target.memory == int(GPU_SHARE * gpu.memory)
 
 

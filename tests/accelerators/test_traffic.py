@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
 
 
 def body(*lines, results="f32[8,128]", before=""):

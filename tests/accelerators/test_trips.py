@@ -2,7 +2,7 @@
 
 import pytest
 
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
 
 LOOP = """HloModule m
 

@@ -6,7 +6,7 @@ from math import prod
 import jax
 
 from jclip import rules
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
 from jclip.axes import TENSOR
 from jclip.parallel.sharding import batch_devices
 from jclip.train.layout import merge

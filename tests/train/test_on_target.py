@@ -8,8 +8,7 @@ import jax
 import pytest
 
 import jclip.train
-from jclip.accelerators.answers import CompilerFailed
-from jclip.accelerators.compiler import Compiled
+from jclip.accelerators.compiler import Compiled, CompilerFailed
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.cli import main
 from jclip.cli.plan_target import show_measured
@@ -19,7 +18,7 @@ from jclip.parallel.sharding import bytes_per_device
 from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning import on_target
 from jclip.train.planning.plan import argument_bytes
-from jclip.train.planning.planning import plan
+from jclip.train.planning.run_plan import plan
 from tests.train.toy import toy_run
 
 GIB = 2**30

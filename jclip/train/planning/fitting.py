@@ -19,7 +19,7 @@ from jclip.train.configuration import Run
 from jclip.train.planning.plan import assemble_shapes, device_bytes
 from jclip.train.planning.remat import choose
 
-_WORTH = 0.98  # changes that leave more than this share of the memory are not worth their cost
+_WORTH = 0.98  # a change is not worth its cost if the step then needs more than this share of what it needed
 
 Proposal = Callable[[Run, set[int]], Run | None]
 """(run, stages that do not fit) -> a run that needs less memory, or None if this change has reached its limit."""
@@ -116,7 +116,7 @@ def _micro_batches(index: int, run: Run, over: set[int]) -> Run | None:
 
 
 def _differs(run: Run, changed: Run, index: int) -> bool:
-    """Returns whether the change can alter the memory of a stage."""
+    """Returns True if a change can alter the memory of a stage."""
     return run.stages[index] != changed.stages[index] or run != replace(changed, stages=run.stages)
 
 

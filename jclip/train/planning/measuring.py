@@ -24,7 +24,7 @@ class Measured:
       devices: number of devices.
       kind: their kind: "NVIDIA H100 80GB HBM3", "cpu".
       seconds: median duration of a step.
-      peak: largest number of bytes in use on a device since the start of this process; None where it is not reported.
+      peak: largest number of bytes in use on a device since this process started; None if the device does not say.
     """
 
     devices: int

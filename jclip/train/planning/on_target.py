@@ -3,10 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from jclip.accelerators.answers import CompilerFailed
-from jclip.accelerators.compiler import Compiled, Compiler
-from jclip.accelerators.compiling import SECONDS, CompilerProcess
-from jclip.accelerators.hlo import Account, Communication, account
+from jclip.accelerators.account import Account, Communication, account
+from jclip.accelerators.compiler import Compiled, Compiler, CompilerFailed
+from jclip.accelerators.compiler_process import SECONDS, CompilerProcess
 from jclip.accelerators.roofline import Estimate, estimate
 from jclip.accelerators.targets import Place
 from jclip.parallel.replication import Replication

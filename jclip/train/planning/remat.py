@@ -1,4 +1,4 @@
-"""Choice of what the backward pass recomputes, in runs whose `remat` is "auto"."""
+"""Choice of the activations that the backward pass recomputes, in runs whose `remat` is "auto"."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from jclip.train.assembly import StageParts
 from jclip.train.configuration import RematChoice
 from jclip.units import format_size
 
-_ROOM = 0.95  # share of the memory that a step may take; batches on their way and evaluations need some
-_SAFETY = 4  # steps with an estimate below this part of the memory are not compiled to be measured
+_ROOM = 0.95  # share of the memory that a step may take; prefetched batches and evaluations need the rest
+_SAFETY = 4  # a step with an estimate below a fourth of the memory is not compiled to measure it
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Recomputation of a stage.
+    """Choice of a stage's recomputation.
 
     Attributes:
-      part: the stage, assembled accordingly.
-      reason: the reason in a few words, such as "none would need 82 GiB of 76 GiB"; "" if nothing was chosen.
+      part: the stage, assembled with it.
+      reason: reason for it, such as "none would need 82 GiB of 76 GiB"; "" if nothing was chosen.
     """
 
     part: StageParts
@@ -30,20 +30,20 @@ class Choice:
 
     @property
     def remat(self) -> RematChoice:
-        """Activations that are recomputed; "auto" if the run leaves the choice, and it was not made."""
+        """Activations that are recomputed; "auto" if the run leaves the choice and nothing was chosen."""
         return self.part.remat if self.reason else self.part.run.remat
 
 
 def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> Choice:
     """Returns a stage with the least recomputation that fits, if its run leaves the choice ("auto").
 
-    The same stage on devices with the same memory gives the same choice. A step is not measured if it needs a small
-    part of the memory by an estimate from its shapes, so that short runs do not wait for it. Otherwise it is compiled;
-    what was compiled is kept by `StageParts.program_for`.
+    The same stage on devices with the same memory gives the same choice. A step is not compiled if an estimate from its
+    shapes is far below the memory, so that short runs do not wait. Otherwise it is compiled and measured, and
+    `StageParts.program_for` keeps the program.
 
     Args:
       part: the stage, as `assemble` returns it.
-      memory: bytes of one device; None if unknown, for which the choice is "dots".
+      memory: bytes of one device; None if unknown, and then the choice is "dots".
       measure: returns the bytes of a stage's step on one device, such as `device_bytes`.
     """
     if part.run.remat != "auto":

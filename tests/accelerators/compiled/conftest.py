@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import TARGETS, parse_place
 
 _INSTALLED = all(find_spec(module) for target in TARGETS.values() for module in target.arrangement.modules)

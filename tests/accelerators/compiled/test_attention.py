@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
 from jclip.models.bert import Bert, BertConfig
 from jclip.models.clip_text import ClipText, ClipTextConfig
 from jclip.models.compute import Compute

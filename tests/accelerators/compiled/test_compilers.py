@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jclip.accelerators.answers import CompilerFailed
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler import CompilerFailed
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.peaks import peak_of
-from jclip.accelerators.slices import Slices
 from jclip.accelerators.targets import TARGETS, Place, parse_place
+from jclip.accelerators.tpu_slices import TpuSlices
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
@@ -92,7 +92,7 @@ def test_what_does_not_fit_a_gpu():
 def test_a_compiler_that_aborts():
     """Gives libtpu a slice that does not exist, on which its compiler ends the process."""
     deep = Place(TARGETS["v5e"], (8, 8, 8))
-    assert isinstance(deep.target.arrangement, Slices) and math.prod(deep.shape) == 512
+    assert isinstance(deep.target.arrangement, TpuSlices) and math.prod(deep.shape) == 512
     with CompilerProcess(deep, seconds=300) as process:
         with pytest.raises(
             CompilerFailed, match="the compiler's process failed: it was ended by SIGABRT: Check failed"

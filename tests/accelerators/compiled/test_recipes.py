@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jclip.accelerators.hlo import account
+from jclip.accelerators.account import account
 from jclip.accelerators.roofline import estimate
 from jclip.configs.loading import load_config
 from jclip.losses.contrastive import ContrastiveLoss

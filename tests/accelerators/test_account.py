@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jclip.accelerators.hlo import Communication, account
+from jclip.accelerators.account import Communication, account
 from jclip.configs import load
 from jclip.errors import JclipError
 from jclip.parallel.mesh import MeshShape, make_mesh

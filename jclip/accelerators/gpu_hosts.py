@@ -1,4 +1,4 @@
-"""Hosts with NVIDIA GPUs: their compile-only devices, and the description of a GPU that XLA's compiler asks for."""
+"""Hosts with NVIDIA GPUs: their possible shapes, their compile-only devices, and XLA's description of a GPU."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,49 +11,66 @@ _MOST_HOSTS = 1024
 
 
 @dataclass(frozen=True)
+class Architecture:
+    """Facts that all data-center GPUs of a compute capability share.
+
+    Attributes:
+      capability: compute capability (major, minor).
+      shared_memory: bytes of shared memory of a multiprocessor. A block may use 1 KiB less from compute capability 8.0.
+      lanes: number of float32 units of a multiprocessor.
+    """
+
+    capability: tuple[int, int]
+    shared_memory: int
+    lanes: int
+
+
+VOLTA = Architecture((7, 0), 96 << 10, 64)
+AMPERE = Architecture((8, 0), 164 << 10, 64)
+HOPPER = Architecture((9, 0), 228 << 10, 128)
+BLACKWELL = Architecture((10, 0), 228 << 10, 128)
+
+
+@dataclass(frozen=True)
 class Gpu:
     """One GPU, as XLA's compiler needs to know it.
 
     Attributes:
       name: name that the driver gives it.
-      capability: compute capability (major, minor).
-      cores: number of streaming multiprocessors.
-      clock: boost clock in GHz.
+      architecture: facts of its compute capability.
+      multiprocessors: number of streaming multiprocessors.
+      clock: boost clock, GHz.
       memory: bytes that the driver reports.
       bandwidth: B/s of the memory.
       cache: bytes of the L2 cache.
-      shared: bytes of shared memory of a multiprocessor; a block may use 1 KiB less, from compute capability 8.0 on.
-      lanes: float32 units of a multiprocessor.
     """
 
     name: str
-    capability: tuple[int, int]
-    cores: int
+    architecture: Architecture
+    multiprocessors: int
     clock: float
     memory: int
     bandwidth: float
     cache: int
-    shared: int
-    lanes: int
 
     def description(self) -> str:
-        """Returns the GPU as text of XLA's GpuTargetConfigProto.
+        """Returns the GPU as a GpuTargetConfigProto of XLA, in text form.
 
-        The fields are those of `stream_executor/device_description.proto`. Limits that are equal on all of these GPUs
+        XLA's `stream_executor/device_description.proto` has the fields. The limits that are equal on all of these GPUs
         are from the table of compute capabilities in NVIDIA's CUDA programming guide.
         """
-        major, minor = self.capability
+        shared, (major, minor) = self.architecture.shared_memory, self.architecture.capability
         accelerated = "feature_extension: ACCELERATED_FEATURES" if major >= 9 else ""
         return f"""
             gpu_device_info {{
               threads_per_block_limit: 1024
               threads_per_warp: 32
               shared_memory_per_block: 49152
-              shared_memory_per_core: {self.shared}
-              shared_memory_per_block_optin: {self.shared - (1024 if major >= 8 else 0)}
+              shared_memory_per_core: {shared}
+              shared_memory_per_block_optin: {shared - (1024 if major >= 8 else 0)}
               threads_per_core_limit: 2048
-              core_count: {self.cores}
-              fpus_per_core: {self.lanes}
+              core_count: {self.multiprocessors}
+              fpus_per_core: {self.architecture.lanes}
               block_dim_limit_x: 2147483647
               block_dim_limit_y: 65535
               block_dim_limit_z: 65535
@@ -79,12 +96,12 @@ class Gpu:
 
 
 @dataclass(frozen=True)
-class Hosts:
-    """Equal hosts with GPUs that are linked inside a host.
+class GpuHosts:
+    """Equal hosts with GPUs. A host's GPUs have links to each other. A shape is (GPUs,) of one host, or (hosts, GPUs).
 
     Attributes:
-      gpu: description of a GPU.
-      largest: number of GPUs of a host.
+      gpu: the GPU.
+      largest: number of GPUs of a whole host.
     """
 
     gpu: Gpu
@@ -96,11 +113,11 @@ class Hosts:
 
     @property
     def possible(self) -> str:
-        """Shapes that can be had, as text."""
+        """Possible shapes, as text."""
         return f"1 to {self.largest} devices of one host, or HOSTSxDEVICES such as 2x{self.largest}"
 
     def has(self, shape: Shape) -> bool:
-        """Returns True if hosts of this shape can be had."""
+        """Returns True if this shape is possible."""
         return len(shape) in (1, 2) and 1 <= shape[-1] <= self.largest and 1 <= shape[0] <= _MOST_HOSTS
 
     def devices(self, shape: Shape) -> int:
@@ -121,13 +138,13 @@ class Hosts:
     def needed(self, memory: Any) -> int:
         """Returns the bytes that a compiled program needs on a device: arguments, results and temporaries.
 
-        XLA allocates all temporaries as one block, and does not compare them with the device's memory when it compiles.
+        XLA allocates all temporaries as one block. When it compiles, it does not compare them with the device's memory.
         """
         results = memory.output_size_in_bytes - memory.alias_size_in_bytes
         return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
 
     def compile_only(self, name: str, shape: Shape) -> list[jax.Device]:
-        """Returns compile-only devices of all hosts, in their order. Loads jax's CUDA plugin into this process."""
+        """Returns compile-only devices of all hosts, host by host. Loads jax's CUDA plugin into this process."""
         from jax.experimental import topologies
 
         hosts, devices = shape if len(shape) == 2 else (1, shape[0])

@@ -12,7 +12,7 @@ from jclip.accelerators.targets import Place, parse_place
 from jclip.losses.contrastive import Impl
 
 LATENCY = 10e-6
-"""Assumed seconds of a collective besides its bytes. They are not published, and not in the roofline."""
+"""Seconds of latency of a collective: an assumption, because vendors do not publish it."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class LossModel:
 
     Attributes:
       logits: bytes, in units of the float32 logits that a device holds at once.
-      features: bytes, in units of the float32 features that it holds: those of all texts in the form "dense", and those
-        of its own pairs in the others.
+      features: bytes, in units of the float32 features that a device holds: those of all texts in the form "dense", and
+        those of its own pairs in the others.
       fixed: bytes that do not depend on the batch, such as the workspace of a GPU's library.
       sent: bytes that a device sends, in units of the float32 features of all other devices' texts.
       collectives: collectives per round.
@@ -94,7 +94,7 @@ class Scaled:
     def needed(self, form: Impl, pairs: int, devices: int) -> float:
         """Returns the bytes that a device needs.
 
-        The loss counts with what it needs more than the compiled steps' one, as if both were needed at the same time.
+        Adds the memory that the loss needs beyond that of the compiled steps, as if it were needed at their peak.
         """
         compiled = self.forms["ring"].needed(pairs, self.series.devices)
         more = self.forms[form].needed(pairs, devices) - compiled
@@ -103,7 +103,7 @@ class Scaled:
     def computing(self, form: Impl, pairs: int, devices: int) -> float:
         """Returns the seconds without communication, with the loss's products at the rate of full precision."""
         target, times = self.series.target, self.series.times(pairs)
-        # The compiler's count of cycles knows this rate; the roofline takes the peak for all products.
+        # Subtracts the loss of the compiled steps: cycles know the rate of full precision, and the roofline does not.
         compiled = products(pairs, self.series.devices) / (precise_peak(target) if times.cycles else target.peak)
         share = 0.75 if form == "dense" else 1.0  # it keeps the logits for the backward pass
         return times.seconds - compiled + share * products(pairs, devices) / precise_peak(target)

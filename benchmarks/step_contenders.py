@@ -1,6 +1,7 @@
-"""Training steps of Chinese-CLIP that benchmarks compare: jclip's, and cn_clip's model in PyTorch.
+"""Training steps of Chinese-CLIP that `benchmarks.on_a_gpu` compares: jclip's, and cn_clip's in PyTorch.
 
 Weights and batches are random, and stay on the device. Augmentation is outside; jclip also normalises its images.
+`benchmarks.train_step` uses cn_clip's loss and optimizer too.
 """
 
 import time
@@ -45,7 +46,7 @@ class JclipStep:
       pairs: pairs of a step.
       flops: FLOPs of the step's products, without those that rematerialisation repeats.
       compile_seconds: seconds to trace and compile.
-      planned: bytes on a device, from the compiler.
+      planned: bytes on a device, from the compiler, as `jclip plan` prints them.
       peak_before: `peak` before the first step.
     """
 
@@ -54,6 +55,7 @@ class JclipStep:
 
         from jclip.train.assembly import assemble, devices_of
         from jclip.train.planning.flops import count_flops
+        from jclip.train.planning.plan import device_bytes
 
         devices = devices_of(run, jax.devices()[:1])  # as PyTorch
         part = assemble(run, index, devices)
@@ -66,11 +68,9 @@ class JclipStep:
             self._state = part.start()
             self._inputs = program.constants, part.place(random_batch(program.batch)), key
             begun = time.perf_counter()
-            self._step = part.compiled.lower(self._state, *self._inputs).compile()
+            self._step = part.program_for(self._state, *self._inputs)
         self.compile_seconds = time.perf_counter() - begun
-        memory = self._step.memory_analysis()
-        used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-        self.planned = int(used + memory.temp_size_in_bytes)
+        self.planned = device_bytes(part)  # of the same program, which is kept
         self.peak_before = self.peak()
 
     def run(self, steps: int) -> None:
@@ -85,6 +85,36 @@ class JclipStep:
     def peak(self) -> int | None:
         """Returns the largest number of bytes in use on a device since the process began; None on a CPU."""
         return (self._device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
+def cn_clip_optimizer(model: Any, settings: Any) -> Any:
+    """Returns cn_clip's AdamW for the parameters that train: norms, biases and the logit scale have no weight decay.
+
+    `settings` are the optimizer's settings of one of jclip's stages.
+    """
+    import torch
+
+    decayed, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_other = any(part in name for part in ("bn", "ln", "bias", "logit_scale"))
+            (others if is_other else decayed).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        lr=settings.learning_rate,
+        betas=(settings.beta1, settings.beta2),
+        eps=settings.eps,
+    )
+
+
+def cn_clip_loss(model: Any, images: Any, texts: Any) -> Any:
+    """Returns the contrastive loss of a batch, as cn_clip's training script computes it on one device."""
+    import torch
+
+    image, text, scale = model(images, texts)
+    logits = scale * image @ text.T
+    labels = torch.arange(len(logits), device=logits.device)
+    return sum(torch.nn.functional.cross_entropy(each, labels) for each in (logits, logits.T)) / 2
 
 
 class CnClipStep:
@@ -102,7 +132,7 @@ class CnClipStep:
         peers.make_importable()
         import torch
 
-        stage, settings = run.stages[index], run.stages[index].optimizer
+        stage = run.stages[index]
         self._torch, self.pairs = torch, stage.batch_size
         self._on = "cuda" if torch.cuda.is_available() else "cpu"
         self._dtype = getattr(torch, precision)
@@ -114,32 +144,18 @@ class CnClipStep:
         images = draw.normal(size=(self.pairs, 3, side, side)).astype(np.float32)
         texts = draw.integers(5, 250, (self.pairs, stage.context_length))
         self._images, self._texts = torch.from_numpy(images).to(self._on), torch.from_numpy(texts).to(self._on)
-        groups: tuple[list[Any], list[Any]] = ([], [])
-        for name, parameter in self._model.named_parameters():
-            groups[any(part in name for part in ("bn", "ln", "bias", "logit_scale"))].append(parameter)
-        self._optimizer = torch.optim.AdamW(
-            [
-                {"params": groups[False], "weight_decay": settings.weight_decay},
-                {"params": groups[True], "weight_decay": 0.0},
-            ],
-            lr=settings.learning_rate,
-            betas=(settings.beta1, settings.beta2),
-            eps=settings.eps,
-        )
+        self._optimizer = cn_clip_optimizer(self._model, stage.optimizer)
         # Gradients of float16 underflow unless the loss is scaled.
         self._scaler = torch.amp.GradScaler(self._on, enabled=precision == "float16")
 
     def run(self, steps: int) -> None:
         """Computes `steps` steps, and returns after the last."""
         torch, scaler = self._torch, self._scaler
-        labels = torch.arange(self.pairs, device=self._on)
         for _ in range(steps):
             self._optimizer.zero_grad()
             with self._mixed():
-                image, text, scale = self._model(self._images, self._texts)
-                logits = scale * image @ text.T
-                ours, theirs = (torch.nn.functional.cross_entropy(each, labels) for each in (logits, logits.T))
-            scaler.scale((ours + theirs) / 2).backward()
+                loss = cn_clip_loss(self._model, self._images, self._texts)
+            scaler.scale(loss).backward()
             scaler.step(self._optimizer)
             scaler.update()
             with torch.no_grad():

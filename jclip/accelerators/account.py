@@ -1,6 +1,6 @@
-"""Counts what one device does in one step, from the text of its compiled program (`compiled.as_text()`).
+"""Counts the work of one device in one step, from the text of its compiled program (`compiled.as_text()`).
 
-XLA's own `cost_analysis` counts the body of a loop only once. Here it is counted times the loop's length.
+XLA's own `cost_analysis` counts the body of a loop only once. Here it is counted once per iteration.
 """
 
 import re
@@ -19,14 +19,14 @@ from jclip.plain import shown
 
 @dataclass(frozen=True)
 class Work:
-    """One instruction that a device executes, fusions and library calls as a whole.
+    """One instruction that a device executes. A fusion or library call is one instruction.
 
     Attributes:
       name, opcode: of the instruction.
       times: number of executions per step.
-      products: FLOPs of its matmuls and convolutions, each time.
-      traffic: bytes that it reads and writes in the device's memory, each time.
-      cycles: the compiler's own estimate of its clock cycles, each time; 0 where there is none (TPU only).
+      products: FLOPs of its matmuls and convolutions, per execution.
+      traffic: bytes that it reads and writes in the device's memory, per execution.
+      cycles: clock cycles per execution, as a TPU's compiler estimates them; 0 if it does not, and on other devices.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Account:
     Attributes:
       work: instructions that compute or move data.
       collectives: communication with other devices.
-      unknown: sentences about what the text does not tell, so that it is not counted or not times a loop's length.
+      unknown: sentences about work that the text does not describe fully, and that is not counted or counted once.
     """
 
     work: tuple[Work, ...]
@@ -63,7 +63,7 @@ class Account:
 
     @property
     def cycles(self) -> int:
-        """Clock cycles by the compiler's own estimate; 0 where it makes none."""
+        """Clock cycles by the compiler's own estimate; 0 if it makes none."""
         return sum(each.cycles * each.times for each in self.work)
 
     def by_kind(self) -> dict[str, "Communication"]:
@@ -86,9 +86,8 @@ class Communication(NamedTuple):
 def account(text: str) -> Account:
     """Returns the account of one device and step, from the text of an optimised program in HLO.
 
-    Products are counted wherever they are nested, and those of library calls too. Traffic is that of instructions that
-    are executed one after another; what happens inside a fusion stays in registers or caches. Of a conditional, the
-    branch with the most products is counted.
+    Products inside fusions and library calls are counted too. Traffic inside a fusion is not, because it stays in
+    registers or caches. Of a conditional, the branch with the most products is counted.
 
     Raises JclipError if the text cannot be read.
     """
@@ -102,7 +101,7 @@ def account(text: str) -> Account:
 
 
 class _Reader:
-    """Counts each computation once, with the loops and calls in it."""
+    """Counter of a module's computations, which keeps the account of each."""
 
     def __init__(self, module: Module):
         self._module = module
@@ -182,12 +181,12 @@ class _Inside(NamedTuple):
 
 _NOTHING = Account((), (), ())
 _FUSED_SCATTER = "all-reduce-scatter"
-"""TPU's compiler writes a reduce-scatter as a fusion of this name: an all-reduce, of which a slice is kept."""
+"""Name of the fusions in which TPU's compiler writes a reduce-scatter as an all-reduce and a slice of it."""
 _CHAIN = re.compile(r'\bchain_id="(\d+)"')
 
 
 def _chain(instruction: Instruction) -> str:
-    """Returns the key of a collective that TPU's compiler executes in parts, in several fusions; "" if it does not."""
+    """Returns a key that the parts of one collective share if TPU's compiler divides it among fusions; "" if not."""
     found = _CHAIN.search(instruction.attributes.get("frontend_attributes", ""))
     return f"{instruction.opcode} {instruction.attributes.get('channel_id')} {found[1]}" if found else ""
 

@@ -1,4 +1,4 @@
-"""Slices of TPU pods: the shapes that can be had, and compile-only devices of one."""
+"""Slices of TPU pods: their possible shapes, and their compile-only devices."""
 
 import math
 from dataclasses import dataclass
@@ -13,14 +13,14 @@ CHIPS_PER_HOST = 4  # that one process drives; a host of v5e or v6e may have 8
 
 
 @dataclass(frozen=True)
-class Slices:
-    """Slices of a generation's pod.
+class TpuSlices:
+    """Slices of a TPU generation's pods. Shapes are numbers of chips.
 
     Attributes:
-      known: shapes in chips, from the smallest.
-      block: chips along an edge of the cubes from which larger slices are made; 0 if `known` has every shape.
-      largest: shape of the largest slice that is made from cubes.
-      devices_per_chip: devices of a chip; one, unless jax has a device for each of its two cores.
+      known: shapes, the smallest first.
+      block: edge, in chips, of the cubes that larger slices consist of; 0 if `known` has every shape.
+      largest: shape of the largest slice of cubes.
+      devices_per_chip: jax devices of a chip: two if each core is a device, otherwise one.
       chip: name of libtpu's configuration of the chip; "" for its default.
     """
 
@@ -35,14 +35,14 @@ class Slices:
 
     @property
     def possible(self) -> str:
-        """Shapes that can be had, as text."""
+        """Possible shapes, as text."""
         shapes = ", ".join(map(named, self.known))
         if not self.block:
             return shapes
         return f"{shapes}, or ascending multiples of {self.block} up to {named(self.largest)}"
 
     def has(self, shape: Shape) -> bool:
-        """Returns True if a slice of this shape can be had."""
+        """Returns True if this shape is possible."""
         if shape in self.known:
             return True
         return bool(
@@ -71,8 +71,8 @@ class Slices:
     def needed(self, memory: Any) -> int:
         """Returns the bytes that a compiled program needs on a device, as libtpu compares them with its limit.
 
-        That is `peak_memory_in_bytes`: arguments, results that take none of their memory, and the temporaries that are
-        alive at the same time. The number in libtpu's refusal is the same sum (measured with libtpu 0.0.42).
+        `peak_memory_in_bytes` is the sum of arguments, results that are not written into them, and the temporaries that
+        are alive at the same time. The number in libtpu's refusal is the same sum (measured with libtpu 0.0.42).
         """
         return int(memory.peak_memory_in_bytes)
 

@@ -1,4 +1,4 @@
-"""A process that is watched: it ends when it takes too long or too much memory, and nothing that it started remains."""
+"""Child processes with limits of time and memory. When one ends, everything that it started ends too."""
 
 import os
 import pickle
@@ -19,25 +19,26 @@ from jclip.units import format_duration, format_size
 
 _SHARE = 0.9  # of the memory that is free when a process starts
 _POLL = 0.25  # seconds
-_KEPT = 1 << 20  # bytes at the end of what it printed
-# A fatal line of Google's log, "F1201 02:57:07.000807 17252 target.cc:1735] Check failed", and any line of it.
+_TAIL = 1 << 20  # bytes at the end of what a process printed that are searched for its error
+# A fatal line of Google's log ("F1201 02:57:07.000807 17252 target.cc:1735] Check failed"), and any line of that log.
 _FATAL = re.compile(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.*)", re.MULTILINE)
 _LOGGED = re.compile(r"[IWEF]\d{4} [\d:.]+ +\d+ ")
 
 
 class Died(Exception):
-    """A watched process ended, or was ended; the message says why, in one line."""
+    """Error for a process that ended, or that was ended because it exceeded a limit. The message is one line."""
 
 
-class Watched:
-    """Process in a session of its own, to which pickles are sent and which answers in pickles.
+class LimitedProcess:
+    """Process that receives and sends pickles over its standard input and output.
 
-    Ctrl-C in a terminal does not reach it; when this process ends, its input is closed.
+    It has its own session, so Ctrl-C in a terminal does not reach it. Its input closes when the calling process ends.
 
     Args:
       command: the command.
       environment: its environment.
-      memory: limit in bytes of its memory and that of its own processes; None for most of what is free now.
+      memory: limit in bytes of its memory and that of its own processes; None for most of the memory that is free
+        now.
 
     Raises Died if it cannot start.
     """
@@ -66,7 +67,7 @@ class Watched:
             pickle.dump(message, self._process.stdin, protocol=5)
             self._process.stdin.flush()
         except OSError:
-            raise self._death() from None
+            raise self._died() from None
 
     def receive(self) -> Any:
         """Waits for a message. Raises Died if the process ends before it is complete."""
@@ -74,11 +75,11 @@ class Watched:
         try:
             return pickle.load(self._process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
-            raise self._death() from None
+            raise self._died() from None
 
     @contextmanager
     def within(self, seconds: float) -> Iterator[None]:
-        """Ends the process, within the block, when it takes longer than this or exceeds its memory."""
+        """Ends the process if the block takes longer than `seconds`, or if its memory exceeds the limit meanwhile."""
         over = threading.Event()
         watcher = threading.Thread(target=self._watch, args=(seconds, over), daemon=True)
         watcher.start()
@@ -89,12 +90,12 @@ class Watched:
             watcher.join()
 
     def end(self) -> None:
-        """Ends the process and everything in its session, at once."""
+        """Kills the process and everything in its session."""
         with suppress(ProcessLookupError, PermissionError):  # macOS: the latter for a zombie
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._printed):
-            with suppress(OSError):  # a message that it did not read
+            with suppress(OSError):  # a message that it has not read
                 stream.close()  # type: ignore[union-attr]
 
     def _watch(self, seconds: float, over: threading.Event) -> None:
@@ -109,11 +110,11 @@ class Watched:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 return
 
-    def _death(self) -> Died:
-        """Ends what is left of the process, and returns the reason of its end."""
+    def _died(self) -> Died:
+        """Ends the rest of the process, and returns an error with the reason for its end."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)  # its output may end before it does
-        code, printed = self._process.poll(), self._last_words()
+            self._process.wait(5)  # its output may close before it ends
+        code, printed = self._process.poll(), self._error_line()
         self.end()
         if self._reason:
             return Died(self._reason)
@@ -122,10 +123,10 @@ class Watched:
                 return Died(f"it was ended by {signal.Signals(-code).name}{printed and ': '}{printed}")
         return Died(f"it ended with exit code {code}{printed and ': '}{printed}")
 
-    def _last_words(self) -> str:
-        """Returns the fatal line of what the process printed, or the last one that is not a log's; or ""."""
+    def _error_line(self) -> str:
+        """Returns the fatal line that the process printed, or else its last line outside logs; "" if there is none."""
         size = self._printed.seek(0, os.SEEK_END)
-        self._printed.seek(max(size - _KEPT, 0))
+        self._printed.seek(max(size - _TAIL, 0))
         text = self._printed.read().decode("utf-8", "replace")
         if fatal := _FATAL.search(text):
             return shown(fatal[1])
@@ -134,7 +135,7 @@ class Watched:
 
 
 def resident(process: int) -> int:
-    """Returns the bytes of memory that a process and its descendants hold; 0 where there is no /proc."""
+    """Returns the resident bytes of a process and its descendants; 0 on systems without /proc."""
     total, waiting = 0, [process]
     while waiting:
         folder = Path("/proc") / str(waiting.pop())

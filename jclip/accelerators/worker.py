@@ -1,4 +1,4 @@
-"""Process that loads an accelerator's compiler, answers the requests of its parent, and ends with it.
+"""Process that loads an accelerator's compiler, and answers the requests of its parent until that ends.
 
 Messages are pickled, both ways, over the standard streams. A request is the pickle of (place, function, arguments); the
 function is called with a `Compiler` before its arguments. An answer is a pair of its kind and its content.
@@ -12,13 +12,19 @@ import threading
 import traceback
 from typing import BinaryIO, NoReturn
 
-from jclip.accelerators.answers import BUG, ERROR, FAILED, PROGRESS, RESULT, CompilerFailed
-from jclip.accelerators.compiler import Compiler
+from jclip.accelerators.compiler import Compiler, CompilerFailed
 from jclip.errors import JclipError
+
+PROGRESS, RESULT, ERROR, FAILED, BUG = "progress", "result", "error", "failed", "bug"
+"""Kinds of answers.
+
+PROGRESS describes the current step; more answers follow. The last answer is the function's RESULT, the message of a
+JclipError (ERROR) or CompilerFailed (FAILED), or the traceback of another exception (BUG).
+"""
 
 
 def serve() -> NoReturn:
-    """Answers requests until the parent ends, or closes its input."""
+    """Answers requests until the parent ends or closes this process's input."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -47,7 +53,7 @@ def serve() -> NoReturn:
 
 
 def _listen(requests: BinaryIO, waiting: "queue.SimpleQueue[bytes]") -> None:
-    """Reads requests, in a thread of its own, so that the end of the parent is noticed while a program compiles."""
+    """Reads requests. It has its own thread, so that the end of the parent is noticed while a program compiles."""
     try:
         while True:
             waiting.put(pickle.load(requests))

@@ -1,10 +1,10 @@
-"""Starts accelerators' compilers in a process of their own, which is quiet and limited, and leaves nothing running.
+"""Runs an accelerator's compiler in another process, which prints nothing, has limits, and leaves nothing running.
 
     with CompilerProcess(parse_place("v5e:2x2")) as process:
         result = process.call(function, 1, 2)  # function(compiler, 1, 2), in that process
 
-The compilers print much, install signal handlers, end their process when something is wrong, and cannot be loaded
-beside attached devices.
+The compilers print much, install signal handlers, abort on some programs, and cannot be loaded into a process that uses
+attached devices.
 """
 
 import os
@@ -12,29 +12,30 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
-from jclip.accelerators.answers import BUG, ERROR, FAILED, PROGRESS, CompilerFailed
+from jclip.accelerators.compiler import CompilerFailed
+from jclip.accelerators.limited_process import Died, LimitedProcess
 from jclip.accelerators.targets import Place
-from jclip.accelerators.watched import Died, Watched
+from jclip.accelerators.worker import BUG, ERROR, FAILED, PROGRESS
 from jclip.errors import JclipError
 from jclip.extras import check_installed, reported_extras
 
 SECONDS = 1800.0
-"""Default time limit of a call."""
+"""Default time limit of a call, seconds."""
 
-_SERVE = "import sys; sys.path[:] = sys.argv[1:]; from jclip.accelerators.child import serve; serve()"
+_SERVE = "import sys; sys.path[:] = sys.argv[1:]; from jclip.accelerators.worker import serve; serve()"
 
 
 class CompilerProcess:
     """Process with the compiler of a place. A context manager, which ends it and everything that it has started.
 
-    It starts with the first call, and again after it died.
+    It starts with the first call. After it died, the next call starts another one.
 
     Args:
       place: devices for which it compiles.
       seconds: time limit of a call.
-      memory: limit of its memory in bytes; by default most of what is free when it starts.
+      memory: limit of its memory in bytes; by default most of the memory that is free when it starts.
       progress: receives a description of the current step.
-      command: the process; by default jclip's own.
+      command: command of the process; by default `worker.serve`.
 
     Raises:
       MissingExtra: the compiler is not installed.
@@ -52,7 +53,7 @@ class CompilerProcess:
         check_installed(place.target.arrangement.modules)
         self.place, self._seconds, self._memory, self._progress = place, seconds, memory, progress
         self._command = command or (sys.executable, "-c", _SERVE, *sys.path)
-        self._process: Watched | None = None
+        self._process: LimitedProcess | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -61,15 +62,15 @@ class CompilerProcess:
         self.close()
 
     def close(self) -> None:
-        """Ends the process; the next call starts another one."""
+        """Ends the process. Another call starts another one."""
         if self._process is not None:
             self._process.end()
             self._process = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Returns `function(compiler, *arguments)`, called in the process with its `Compiler`.
+        """Calls a function in the process, with its `Compiler` before the arguments, and returns the result.
 
-        cloudpickle sends the function and its arguments, so they may have classes of a configuration file.
+        cloudpickle sends the function and its arguments, so classes of a configuration file are possible.
 
         Raises:
           CompilerFailed: the compiler crashed, refused the program, or exceeded a limit.
@@ -80,7 +81,7 @@ class CompilerProcess:
         request = cloudpickle.dumps((self.place, function, arguments))
         try:
             if self._process is None:
-                self._process = Watched(self._command, self._environment(), self._memory)
+                self._process = LimitedProcess(self._command, self._environment(), self._memory)
             with self._process.within(self._seconds):
                 kind, content = self._ask(self._process, request)
         except Died as death:
@@ -95,7 +96,7 @@ class CompilerProcess:
             raise (CompilerFailed if kind == FAILED else JclipError)(content)
         return content
 
-    def _ask(self, process: Watched, request: bytes) -> tuple[str, Any]:
+    def _ask(self, process: LimitedProcess, request: bytes) -> tuple[str, Any]:
         process.send(request)
         while True:
             kind, content = process.receive()
@@ -108,7 +109,7 @@ class CompilerProcess:
         return {
             **os.environ,
             "JAX_PLATFORMS": "cpu",
-            "JAX_ENABLE_COMPILATION_CACHE": "0",  # results are kept instead
+            "JAX_ENABLE_COMPILATION_CACHE": "0",  # `Compiler` keeps results
             "TPU_SKIP_MDS_QUERY": "1",  # otherwise libtpu asks the cloud for the machine's TPU
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # it compiles beside a process that uses the machine's TPU
             "XLA_FLAGS": flags,

@@ -1,4 +1,4 @@
-"""The compiler's process: answers, and every way in which it may end. The processes are fake, see fake_child.py."""
+"""The compiler's process: answers, and every way in which it may end. The processes are fake, see fake_worker.py."""
 
 import os
 import signal
@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from jclip.accelerators import compiling
-from jclip.accelerators.answers import CompilerFailed
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators import compiler_process
+from jclip.accelerators.compiler import CompilerFailed
+from jclip.accelerators.compiler_process import CompilerProcess
+from jclip.accelerators.limited_process import resident
 from jclip.accelerators.targets import parse_place
-from jclip.accelerators.watched import resident
 from jclip.errors import JclipError
 from jclip.outside import import_file
 
-FAKE = Path(__file__).parent / "fake_child.py"
+FAKE = Path(__file__).parent / "fake_worker.py"
 ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
     """Pretends that the compilers are installed."""
-    monkeypatch.setattr(compiling, "check_installed", lambda modules: None)
+    monkeypatch.setattr(compiler_process, "check_installed", lambda modules: None)
 
 
 def fake(how, *notes, **more):
@@ -122,10 +122,10 @@ def test_memory_counts_descendants():
 CALLING = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts in the background
-from jclip.accelerators import compiling
+from jclip.accelerators import compiler_process
 from jclip.accelerators.targets import parse_place
 
-compiling.check_installed = lambda modules: None
+compiler_process.check_installed = lambda modules: None
 
 def hang(compiler, notes):
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -136,8 +136,8 @@ def hang(compiler, notes):
         time.sleep(1)
 
 # jclip's own process, without a compiler.
-serve = "from jclip.accelerators import child; child.Compiler = lambda place, say: None; child.serve()"
-with compiling.CompilerProcess(parse_place("v5e:2x2"), command=(sys.executable, "-c", serve)) as process:
+serve = "from jclip.accelerators import worker; worker.Compiler = lambda place, say: None; worker.serve()"
+with compiler_process.CompilerProcess(parse_place("v5e:2x2"), command=(sys.executable, "-c", serve)) as process:
     process.call(hang, sys.argv[1])
 """
 
@@ -165,14 +165,14 @@ def test_classes_of_a_configuration_file_are_sent(tmp_path, monkeypatch):
         "    def area(self):\n        return self.width ** 2\n"
     )
     mine = import_file(tmp_path / "mine.py").Mine(3)
-    serve = "from jclip.accelerators import child; child.Compiler = lambda place, say: None; child.serve()"
+    serve = "from jclip.accelerators import worker; worker.Compiler = lambda place, say: None; worker.serve()"
     with CompilerProcess(parse_place("v5e:2x2"), command=(sys.executable, "-c", serve)) as process:
         assert process.call(lambda compiler, each: each.area(), mine) == 9
 
 
 def test_the_child_answers():
     """Calls jclip's own process, without a compiler: results, errors, and a request that it cannot read."""
-    serve = "from jclip.accelerators import child; child.Compiler = lambda place, say: say; child.serve()"
+    serve = "from jclip.accelerators import worker; worker.Compiler = lambda place, say: say; worker.serve()"
     said = []
     place = parse_place("v5e:2x2")
     with CompilerProcess(place, command=(sys.executable, "-c", serve), progress=said.append) as process:

@@ -1,22 +1,24 @@
-"""Objects that live in a process of their own, so that a failure, or memory that is not returned, stays there."""
+"""Objects and calls in other processes, so that a failure, or memory that is not returned, stays there."""
 
 import contextlib
 import multiprocessing
 import time
+import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
+from multiprocessing.pool import RemoteTraceback
 from typing import Any
 
 
 class Failed(Exception):
-    """A call raised, its process ended, or it took too long; the message is one line."""
+    """Error for a call that raised, whose process ended, or that took too long. The message is one line."""
 
 
-class Apart:
-    """An object that a new process makes. Its methods are called from here.
+class Remote:
+    """Object in a process of its own. Its methods are called by name.
 
     Args:
-      make: returns the object; a class, for example.
+      make: function or class that returns the object.
       arguments, named: arguments of `make`.
     """
 
@@ -27,18 +29,18 @@ class Apart:
         self._process.start()
         theirs.close()  # so that recv raises if the process dies
 
-    def call(self, method: str, *arguments: Any, timeout: float) -> Any:
+    def call(self, method: str, *arguments: Any, timeout: float | None = None) -> Any:
         """Returns the result of a method. Raises Failed; after `timeout` seconds it also ends the process."""
         return self._ask(_call, (method, arguments), timeout)
 
-    def timed(self, method: str, *arguments: Any, timeout: float) -> float:
-        """Calls a method, and returns its seconds in the other process."""
+    def timed(self, method: str, *arguments: Any, timeout: float | None = None) -> float:
+        """Calls a method, and returns its seconds in the other process. Raises as `call` does."""
         seconds: float = self._ask(_timed, (method, arguments), timeout)
         return seconds
 
-    def facts(self, *names: str, timeout: float) -> dict[str, Any]:
-        """Returns attributes by name."""
-        found: dict[str, Any] = self._ask(_facts, (names,), timeout)
+    def attributes(self, *names: str, timeout: float | None = None) -> dict[str, Any]:
+        """Returns attributes by name. Raises as `call` does."""
+        found: dict[str, Any] = self._ask(_attributes, (names,), timeout)
         return found
 
     def close(self) -> None:
@@ -49,19 +51,29 @@ class Apart:
             self._process.kill()
             self._process.join()
 
-    def _ask(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float) -> Any:
+    def _ask(self, function: Callable[..., Any], arguments: tuple[Any, ...], timeout: float | None) -> Any:
         try:
             self._end.send((function, arguments))
-            if not self._end.poll(max(timeout, 0)):
+            if timeout is not None and not self._end.poll(max(timeout, 0)):
                 self._process.kill()
                 raise Failed(f"ended after {timeout:.0f} s, when no time was left")
-            done, result = self._end.recv()
+            result, error = self._end.recv()
         except (EOFError, OSError):
             self._process.join(10)
             raise Failed(f"its process ended with exit code {self._process.exitcode}") from None
-        if not done:
-            raise Failed(result)
+        if error is not None:
+            message, trace = error
+            raise Failed(message) from RemoteTraceback(trace)
         return result
+
+
+def call_apart(function: Callable[..., object], *arguments: Any) -> None:
+    """Calls a function in another process, so that this one stays small. Raises SystemExit if it fails."""
+    process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise SystemExit(f"{function.__name__} failed")
 
 
 def _call(made: Any, method: str, arguments: tuple[Any, ...]) -> Any:
@@ -74,12 +86,12 @@ def _timed(made: Any, method: str, arguments: tuple[Any, ...]) -> float:
     return time.perf_counter() - begun
 
 
-def _facts(made: Any, names: tuple[str, ...]) -> dict[str, Any]:
+def _attributes(made: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: getattr(made, name) for name in names}
 
 
 def _serve(asked: Connection, make: Callable[..., Any], arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Makes the object with the first question, and answers: (True, result), or (False, what was raised)."""
+    """Makes the object with the first question, and answers: (result, None), or (None, (message, traceback))."""
     made: list[Any] = []
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
@@ -87,8 +99,8 @@ def _serve(asked: Connection, make: Callable[..., Any], arguments: tuple[Any, ..
             try:
                 if not made:
                     made.append(make(*arguments, **named))
-                answer = True, function(made[0], *given)
+                answer = function(made[0], *given), None
             except Exception as raised:  # any error of the libraries, with its name
                 said = " ".join(str(raised).split())
-                answer = False, f"{type(raised).__name__}: {said[:300]}"
+                answer = None, (f"{type(raised).__name__}: {said[:300]}", traceback.format_exc())
             asked.send(answer)

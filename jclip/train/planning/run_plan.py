@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from jclip.accelerators.compiling import SECONDS
+from jclip.accelerators.compiler_process import SECONDS
 from jclip.accelerators.targets import Place, parse_place
 from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
@@ -33,10 +33,10 @@ class RunPlan:
       reads: facts of its sources.
       stages: plan of each stage.
       replication: replicated parameters.
-      fit: settings that fit in the memory; None if the memory is unknown, or everything fits on the target.
+      fit: options with which the run fits the memory; None if the memory is unknown, or everything fits the target.
       place: devices of the target; None if the plan is for this process's devices.
       on: each stage's step on the target; empty for this process's devices.
-      measured: each stage's step as it was measured on the attached devices; empty if it was not.
+      measured: each stage's step, measured on the attached devices; empty if nothing was measured.
     """
 
     reads: tuple[SourceFacts, ...]
@@ -60,7 +60,7 @@ def plan(
     measured: bool = False,
     progress: Callable[[str], object] = lambda words: None,
 ) -> RunPlan:
-    """Plans a run on this process's devices or on a target's, as `jclip plan` does, without training.
+    """Plans a run on this process's devices or for a target's, as `jclip plan` does, without training.
 
         found = jclip.train.plan(run, memory=16)
         print([stage.steps for stage in found.stages], found.fit.overrides)
@@ -68,7 +68,7 @@ def plan(
         print([stage.headroom for stage in found.on])
 
     Args:
-      on: devices that need not be here, such as "v5e:8x8" or "h100:4x8": the stages are compiled by their compiler.
+      on: devices that need not be attached, such as "v5e:8x8" or "h100:4x8". Their own compiler compiles the stages.
       compiled: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
       memory: memory of one device in GiB, for `fit` and `remat`; by default as the device reports. Needs `compiled`.
@@ -85,11 +85,9 @@ def plan(
     """
     place = None if on is None else parse_place(on)
     if place is not None:
-        for name, given in (("memory", memory is not None), ("tflops", tflops is not None), ("compile", not compiled)):
-            if given:
-                raise JclipError(
-                    f"--on compiles for {on} and knows its memory and rates: omit --{'no-' * (name == 'compile')}{name}"
-                )
+        given = {"--memory": memory is not None, "--tflops": tflops is not None, "--no-compile": not compiled}
+        for option in (name for name, is_given in given.items() if is_given):
+            raise JclipError(f"--on compiles for {on} and knows its memory and rates: omit {option}")
     if memory is not None and not compiled:
         raise JclipError("--memory needs the compiler's figures: omit --no-compile (in Python, compiled=False)")
     if memory is not None and not 0 < memory < math.inf:
@@ -102,7 +100,7 @@ def plan(
         stages, copies, fits, steps = plan_on(run, place, largest=largest_batch, seconds=seconds, progress=progress)
         found = RunPlan(_reads(run), stages, copies, fits, place, steps)
     else:
-        found = _plan_here(run, tokenizer, compiled, tflops, memory, progress)
+        found = _plan_attached(run, tokenizer, compiled, tflops, memory, progress)
     if measured:
         progress("measuring steps on the attached devices")
         devices = devices_of(run)
@@ -111,7 +109,7 @@ def plan(
     return found
 
 
-def _plan_here(
+def _plan_attached(
     run: Run,
     tokenizer: Tokenizer | None,
     compiled: bool,
@@ -128,20 +126,20 @@ def _plan_here(
     stages = tuple(plan_stages(run, devices, tokenizer, compiled=compiled, tflops=tflops, memory=limit or own))
     found = None
     if limit is not None:
-        progress("looking for settings that fit")
+        progress("searching for settings that fit")
         needs = tuple(stage.device_state_bytes + (stage.device_step_bytes or 0) for stage in stages)
         found = fit(run, limit, needs, partial(compiled_need, tokenizer=tokenizer, memory=limit))
     return RunPlan(_reads(run), stages, devices.copies, found)
 
 
 def _own_memory() -> int | None:
-    """Returns the bytes of one of this process's devices; None if they are simulated on a CPU for others."""
+    """Returns the bytes of one of this process's devices; None if a CPU simulates the devices."""
     simulated = jax.default_backend() == "cpu" and jax.device_count() > 1
     return None if simulated else device_memory()
 
 
 def _tokenizer(run: Run) -> Tokenizer | None:
-    """Returns the run's tokenizer if a budget counts epochs; raises JclipError if it is missing."""
+    """Returns the run's tokenizer if a budget counts epochs, otherwise None. Raises JclipError if it is missing."""
     if all(stage.budget.epochs is None for stage in run.stages):
         return None
     if not Path(run.tokenizer).is_dir():
@@ -152,7 +150,7 @@ def _tokenizer(run: Run) -> Tokenizer | None:
 
 
 def _in_steps(run: Run, tokenizer: Tokenizer | None) -> Run:
-    """Returns the run with budgets in steps instead of epochs, for which the data are opened here."""
+    """Returns the run with budgets in steps instead of epochs. Opens the data to count them."""
     if tokenizer is None:
         return run
     alone = replace(run, mesh=MeshShape())
