@@ -163,7 +163,8 @@ class Bert(nn.Module):
         `rows_b` are distinct integers of the examples. Dropout depends only on them and on the "dropout" key. None for
         no dropout.
         """
-        return run_stacks((self.first_layers, self.layers), self.frozen_layers, *self._embedded(ids_bl, rows_b))
+        stacks = (self.first_layers, self.layers)
+        return run_stacks(stacks, self.layer, self.frozen_layers, *self._embedded(ids_bl, rows_b))
 
     def _embedded(self, ids_bl: jax.Array, rows_b: jax.Array | None) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """Returns the states before the first layer, (b, l, d), the lengths, and the layers' seeds of dropout."""

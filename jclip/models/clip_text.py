@@ -129,7 +129,7 @@ class ClipText(nn.Module):
     def states(self, ids_bl: jax.Array) -> jax.Array:
         """Returns all tokens' states after the norm, (b, l, d). Raises JclipError if a text has too many tokens."""
         stacks = (self.first_layers, self.layers)
-        return self.final_norm(run_stacks(stacks, self.frozen_layers, self._embedded(ids_bl)))
+        return self.final_norm(run_stacks(stacks, self.layer, self.frozen_layers, self._embedded(ids_bl)))
 
     def state(self, ids_bl: jax.Array, rows_b: jax.Array | None = None) -> jax.Array:
         """Returns the states of end-of-text before the projection, (b, d); without dropout, `rows_b` is not used."""

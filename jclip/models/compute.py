@@ -42,16 +42,17 @@ DEFAULT = Compute()
 Layer = TypeVar("Layer", bound=Callable[..., Any])
 
 
-def rematerialised(layer: Layer, remat: Remat, **options: Any) -> Layer:
-    """Returns a layer wrapped in `flax.linen.remat(**options)`. Raises JclipError for an unknown `remat`.
+def rematerialised(layer: Layer, remat: Remat, wrap: Callable[..., Any] = nn.remat, **options: Any) -> Layer:
+    """Returns a layer wrapped in `wrap(**options)`. Raises JclipError for an unknown `remat`.
 
-    A layer is the class of a module, or a function of a module and arrays.
+    For `flax.linen.remat`, a layer is the class of a module, or a function of a module and arrays; for
+    `jax.checkpoint`, a function of arrays.
     """
     if remat not in get_args(Remat):
         raise JclipError(f"remat {remat!r} is unknown: choose one of {', '.join(get_args(Remat))}")
     if remat == "none":
         return layer
-    wrapped: Layer = nn.remat(layer, policy=_made_by_a_product if remat == "dots" else None, **options)
+    wrapped: Layer = wrap(layer, policy=_made_by_a_product if remat == "dots" else None, **options)
     return wrapped
 
 

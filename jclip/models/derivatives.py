@@ -8,7 +8,7 @@ Axes: d the last axis, c channels.
 """
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -182,6 +182,41 @@ def _product_gradients(equation: str, stored: tuple[jax.Array, jax.Array], gradi
 
 
 product.defvjp(_product, _product_gradients)
+
+
+class Tapped(NamedTuple):
+    """Parameter without a gradient, and zeros of its shape whose gradient is the parameter's."""
+
+    param: jax.Array
+    tap: jax.Array
+
+
+def tapped(param: jax.Array, dtype: Dtype) -> Tapped:
+    """Returns a float32 parameter for a scan whose body computes with it in `dtype`, see `untapped`.
+
+    A scan stacks the gradients of its arguments in their dtype. The gradient of a bfloat16 product is bfloat16: as that
+    of a float32 argument it is stacked in float32, which takes twice the memory and adds no digits. As that of a tap it
+    is stacked in bfloat16, and converted after the scan, where the optimizer reads it. Compilers remove the zeros, with
+    which nothing is computed.
+    """
+    return Tapped(jax.lax.stop_gradient(param), _tap(param, dtype))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _tap(param: jax.Array, dtype: Dtype) -> jax.Array:
+    return jnp.zeros(param.shape, dtype)
+
+
+_tap.defvjp(lambda param, dtype: (_tap(param, dtype), None), lambda dtype, _, gradient: (gradient.astype(jnp.float32),))
+
+
+@jax.custom_vjp
+def untapped(tapped: Tapped) -> jax.Array:
+    """Returns the parameter in the dtype of its tap, to which the gradient goes."""
+    return tapped.param.astype(tapped.tap.dtype)
+
+
+untapped.defvjp(lambda tapped: (untapped(tapped), None), lambda _, gradient: (Tapped(None, gradient),))
 
 
 def _wide(x: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ from flax.typing import Dtype, Initializer
 from jclip.errors import JclipError
 from jclip.models.attention import Attention
 from jclip.models.compute import Compute, Remat, rematerialised
-from jclip.models.derivatives import gelu, layer_norm, quick_gelu
+from jclip.models.derivatives import Tapped, gelu, layer_norm, quick_gelu, tapped, untapped
 from jclip.models.separate import each_layer
 from jclip.models.spread import by_example
 
@@ -149,6 +149,7 @@ def two_stacks(layer: "partial[Any]", count: int, frozen: int, remat: Remat) -> 
 
 def run_stacks(
     stacks: Stacks,
+    layer: "partial[Any]",
     frozen: int,
     x_bld: jax.Array,
     lengths_b: jax.Array | None = None,
@@ -158,6 +159,7 @@ def run_stacks(
 
     Args:
       stacks: result of `two_stacks`.
+      layer: as in `two_stacks`.
       frozen: number of layers of the first stack.
       x_bld: states before the first layer.
       lengths_b: number of tokens of each text before the padding; None for no padding.
@@ -165,8 +167,43 @@ def run_stacks(
     """
     for stack, own in zip(stacks, (slice(frozen), slice(frozen, None)), strict=True):
         if stack is not None:
-            x_bld, _ = stack(by_example(x_bld), lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
+            x_bld = _run(stack, layer, x_bld, lengths_b, None if seeds_lb2 is None else seeds_lb2[own])
     return x_bld
+
+
+def _run(
+    stack: nn.Module, layer: "partial[Any]", x_bld: jax.Array, lengths_b: jax.Array | None, seeds_lb2: jax.Array | None
+) -> jax.Array:
+    """Returns the states after a stack of layers, (b, l, d)."""
+    if _whole(stack):
+        x_bld, _ = stack(by_example(x_bld), lengths_b, seeds_lb2)
+        return x_bld
+    compute, module = layer.keywords["compute"], layer(parent=None)
+    narrow = jnp.dtype(compute.dtype).itemsize < jnp.dtype(jnp.float32).itemsize
+
+    def run(x_bld: jax.Array, params: Any, seeds_b2: jax.Array | None) -> jax.Array:
+        own = jax.tree.map(lambda leaf: untapped(leaf) if _is_tapped(leaf) else leaf, params, is_leaf=_is_tapped)
+        x_bld, _ = module.apply({"params": own}, x_bld, lengths_b, seeds_b2)
+        return x_bld
+
+    # A scan's body is compiled apart from its reverse, so common-subexpression elimination cannot undo the remat.
+    run = rematerialised(run, compute.remat, jax.checkpoint, prevent_cse=False)
+    # Layers compute in `compute.dtype` with their matrices, and in float32 with norms.
+    params = jax.tree.map(
+        lambda leaf: tapped(leaf, compute.dtype) if narrow and leaf.ndim > 2 and leaf.dtype == jnp.float32 else leaf,
+        stack.variables["params"],
+    )
+    x_bld, _ = jax.lax.scan(lambda x_bld, own: (run(x_bld, *own), None), by_example(x_bld), (params, seeds_lb2))
+    return x_bld
+
+
+def _is_tapped(leaf: Any) -> bool:
+    return isinstance(leaf, Tapped)
+
+
+def _whole(stack: nn.Module) -> bool:
+    """Returns whether a stack must be called as a module: to be initialised, or for captured intermediates."""
+    return bool(stack.is_initializing() or stack.is_mutable_collection("intermediates"))
 
 
 def run_to_token(
@@ -192,17 +229,15 @@ def run_to_token(
     first, others = stacks
     last = cast(nn.Module, first if others is None else others)
     if first is not None and others is not None:
-        x_bld = run_stacks((first, None), frozen, x_bld, lengths_b, seeds_lb2)
+        x_bld = run_stacks((first, None), layer, frozen, x_bld, lengths_b, seeds_lb2)
         seeds_lb2 = None if seeds_lb2 is None else seeds_lb2[frozen:]
 
     def picked(x_bld: jax.Array) -> jax.Array:
         return x_bld[:, :1] if token_b is None else jnp.take_along_axis(x_bld, token_b[:, None, None], axis=1)
 
-    # Initialisation and captured intermediates need whole layers.
-    whole = last.is_initializing() or last.is_mutable_collection("intermediates")
-    layers = [] if whole else _apart(last.variables["params"])
+    layers = [] if _whole(last) else _apart(last.variables["params"])
     if not layers:
-        x_bld, _ = last(by_example(x_bld), lengths_b, seeds_lb2)
+        x_bld = _run(last, layer, x_bld, lengths_b, seeds_lb2)
         return by_example(picked(by_example(x_bld))[:, 0])
     body = rematerialised(cast(type[nn.Module], layer.func), layer.keywords["compute"].remat)(
         **layer.keywords, parent=None
