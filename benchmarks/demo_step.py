@@ -46,6 +46,7 @@ def _time(first: StageParts, part: StageParts) -> tuple[float, float]:
         length = min(part.stage.buckets, default=part.stage.context_length)
         shape = (spec.shape[0], length) if name in ("text", "student") else spec.shape
         batch[name] = draw.integers(5, 250, shape).astype(spec.dtype)
+    state = part.taken_of(state)
     inputs = part.constants(), part.place(batch), jax.random.key(0)
     begun = time.process_time()
     compiled = part.compiled.lower(state, *inputs).compile()

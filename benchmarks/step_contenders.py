@@ -65,7 +65,7 @@ class JclipStep:
         plain = assemble(replace(run, remat="none", attention="xla"), index, devices)
         with jax.set_mesh(self._mesh):
             self.flops = count_flops(plain.step, part.state_shapes, program.constants, program.batch, key)
-            self._state = part.start()
+            self._state = part.taken_of(part.start())
             self._inputs = program.constants, part.place(random_batch(program.batch)), key
             begun = time.perf_counter()
             self._step = part.program_for(self._state, *self._inputs)

@@ -57,6 +57,7 @@ class Contender:
             if filled.computed:  # the second contender with a cache finds the first one's
                 self.making = time.perf_counter() - begun
                 print(f"the cache of {filled.computed} sentences took {self.making:.0f} s to fill")
+        self._state = part.taken_of(self._state)
         self._step, self._constants = part.compiled, part.constants()
         batch = data[0]
         lengths = *part.stage.buckets, part.stage.context_length

@@ -173,7 +173,7 @@ def jclip_stage(folder: Path, name: str) -> Callable[[Steps], Compute]:
         batch = part.place({**steps.batch, "image_id": numbers, "text_id": numbers, "example": numbers})
         key = jax.random.key(0)
         with jax.set_mesh(devices.mesh):
-            state = part.start()
+            state = part.taken_of(part.start())
 
         def compute() -> list[float]:
             nonlocal state

@@ -108,6 +108,8 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
         "devices": [f"{p.devices}" for p in plans],
         "parameters and state, per device": [format_size(p.device_state_bytes) for p in plans],
     }
+    if any(p.host_bytes for p in plans):
+        rows["frozen, in the hosts' memory"] = [format_size(p.host_bytes) for p in plans]
     rows["recomputed (remat)"] = [_remat(run, p) for p in plans]
     if all(p.device_step_bytes is not None for p in plans):
         rows["a step's other memory, per device"] = [format_size(p.device_step_bytes or 0) for p in plans]

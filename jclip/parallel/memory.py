@@ -21,6 +21,11 @@ def device_memory() -> int | None:
     return limit
 
 
+def have_own_memory(mesh: jax.sharding.Mesh) -> bool:
+    """Returns whether the devices of a mesh have a memory apart from their host's, as TPUs and GPUs do."""
+    return bool(mesh.devices.flat[0].platform != "cpu")
+
+
 def least_device_memory() -> int | None:
     """Returns the smallest `device_memory` of all processes, which exchange it; None if one process does not know."""
     found = gather(device_memory() or 0)

@@ -21,6 +21,7 @@ from jclip.models.build import shapes
 from jclip.models.compute import Compute, Remat
 from jclip.models.dual_encoder import DualEncoder
 from jclip.optimizer import build, learning_rate
+from jclip.parallel.memory import have_own_memory
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.replication import Replication, replication
 from jclip.parallel.sharding import (
@@ -29,6 +30,7 @@ from jclip.parallel.sharding import (
     check_batch,
     follow,
     local_rows,
+    on_mesh,
     param_shardings,
     place_rows,
     replicated,
@@ -40,6 +42,8 @@ from jclip.tokenizers.text import Tokenizer, load_tokenizer
 from jclip.train.checks import check
 from jclip.train.configuration import Run
 from jclip.train.layout import Layout, layout, whole_path
+from jclip.train.parked import parked
+from jclip.train.reads import frozen_reads, with_frozen_reads
 from jclip.train.state import (
     InitSlots,
     TrainState,
@@ -53,11 +57,19 @@ from jclip.train.step import Step, make_step
 
 @dataclass(frozen=True)
 class Devices:
-    """Mesh of a run, its sharding rules, and the replication of its parameters."""
+    """Devices of a run.
+
+    Attributes:
+      mesh: their mesh.
+      rules: sharding rules of the parameters.
+      copies: replication of the parameters.
+      own_memory: True if they have a memory apart from their host's, where frozen parameters then are during a stage.
+    """
 
     mesh: jax.sharding.Mesh
     rules: Rules
     copies: Replication
+    own_memory: bool
 
 
 def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices:
@@ -74,7 +86,7 @@ def devices_of(run: Run, devices: Sequence[jax.Device] | None = None) -> Devices
     params = shapes(run.model)["params"]
     copies = replication(params, param_shardings(params, mesh, rules), mesh)
     copies.check(run.max_replicated)
-    return Devices(mesh, rules, copies)
+    return Devices(mesh, rules, copies, have_own_memory(mesh))
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,8 @@ class StageParts:
       step: the pure step.
       compiled: the jitted step. Donates its input state. See `program_for`.
       state_shapes, shardings: shapes, dtypes and shardings of the training state.
+      read: shapes and dtypes of the frozen parameters that `compiled` takes, nested: see `frozen_reads`. On a CPU all
+        of them.
     """
 
     run: Run
@@ -124,6 +138,7 @@ class StageParts:
     compiled: Any
     state_shapes: TrainState
     shardings: TrainState
+    read: dict[str, Any]
     _init_slots: InitSlots
     _programs: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
@@ -141,14 +156,14 @@ class StageParts:
         context = replace(self.context, towers=towers.clone(compute=replace(towers.compute, remat=remat)))
         program = self.stage.objective.program(context)
         step = make_step(program.loss, self.optimizer)
-        compiled = _jitted(step, self.shardings, self.mesh)
+        compiled = _jitted(step, self.state_shapes.frozen, self.read, self.shardings)
         return replace(self, context=context, program=program, step=step, compiled=compiled, _programs={})
 
     def program_for(self, *inputs: Any) -> Any:
         """Returns the step, compiled for the shapes of its inputs, and keeps it.
 
         Args:
-          inputs: state, constants, batch and key, or their shapes with shardings.
+          inputs: state (see `taken`), constants, batch and key, or their shapes with shardings.
         """
         shapes = tuple(sorted((name, each.shape) for name, each in inputs[2].items()))
         if shapes not in self._programs:
@@ -204,6 +219,27 @@ class StageParts:
         state = begin_stage(begun["params"], begun.get("batch_stats", {}), self.layout, self._init_slots)
         return placed(state, self.shardings)
 
+    @property
+    def taken(self) -> TrainState:
+        """Shapes, dtypes and shardings of the state that `compiled` takes: its `frozen` is what the step reads."""
+        state: TrainState = on_mesh(self.state_shapes, self.shardings)
+        return state._replace(frozen=self.read)
+
+    def between_steps(self, state: TrainState) -> TrainState:
+        """Moves frozen parameters to the host's memory, if the devices have their own; see `parked`."""
+        return parked(state) if self.devices.own_memory else state
+
+    def taken_of(self, state: TrainState) -> TrainState:
+        """Returns the state that `compiled` takes. Its arrays are those of `state`, except for frozen parameters.
+
+        Frozen parameters are copies, if the devices have their own memory; those of `state` are deleted on them.
+        """
+        if not self.devices.own_memory:
+            return state
+        held, read = rules.paths_of(parked(state).frozen), rules.paths_of(self.read)
+        copies = {path: held[path].on_devices(shape.dtype) for path, shape in read.items()}
+        return state._replace(frozen=rules.tree_from_paths(copies))
+
     def follow(self, state: TrainState) -> TrainState:
         """Returns this stage's first state from the last state of the stage before."""
         return placed(next_stage(state, self.layout, self._init_slots), self.shardings)
@@ -246,6 +282,12 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
     state_shapes = jax.eval_shape(begin, variables)
     places = _held_shardings(paths, devices)
     shardings = cast(TrainState, follow(state_shapes, rules.tree_from_paths(paths), places, mesh))
+    read = on_mesh(state_shapes.frozen, shardings.frozen)
+    if devices.own_memory and paths.keys() != held.trains:
+        with jax.set_mesh(mesh):
+            state = on_mesh(state_shapes, shardings)
+            rest = program.constants, program.batch, jax.eval_shape(lambda: jax.random.key(0))
+            read = frozen_reads(step, compute.dtype, state, *rest)
     return StageParts(
         run=run,
         index=index,
@@ -259,15 +301,19 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
         steps=steps,
         optimizer=optimizer,
         step=step,
-        compiled=_jitted(step, shardings, mesh),
+        compiled=_jitted(step, state_shapes.frozen, read, shardings),
         state_shapes=state_shapes,
         shardings=shardings,
+        read=read,
         _init_slots=jax.jit(optimizer.init, out_shardings=shardings.slots),
     )
 
 
-def _jitted(step: Step, shardings: TrainState, mesh: jax.sharding.Mesh) -> Any:
-    return jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated(mesh)))
+def _jitted(step: Step, frozen: dict[str, Any], read: dict[str, Any], shardings: TrainState) -> Any:
+    """Returns the jitted step, for states whose frozen parameters are those in `read`; `frozen` has all of them."""
+    places = shardings._replace(frozen=jax.tree.map(lambda leaf: leaf.sharding, read))
+    mesh = jax.tree.leaves(shardings)[0].mesh
+    return jax.jit(with_frozen_reads(step, frozen), donate_argnums=0, out_shardings=(places, replicated(mesh)))
 
 
 def open_tokenizer(run: Run) -> Tokenizer:

@@ -11,6 +11,7 @@ from jclip.models.build import variables_of
 from jclip.parallel.processes import broadcast, everywhere
 from jclip.train.configuration import Run
 from jclip.train.logging.run_log import RunLog
+from jclip.train.parked import on_devices
 from jclip.train.state import TrainState, whole_params
 
 Evaluator = Callable[[dict[str, Any]], Mapping[str, float]]
@@ -32,9 +33,10 @@ class Evaluating:
         if self._log.has("evaluation", position.total):
             return
         figures: dict[str, float] = {}
-        for name, evaluator in self._evaluators.items():
-            found = everywhere(lambda call=evaluator: dict(call(variables_of(whole_params(state), state.stats))))  # type: ignore[misc]
-            figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
+        with on_devices(state) as whole:
+            for name, evaluator in self._evaluators.items():
+                found = everywhere(lambda call=evaluator: dict(call(variables_of(whole_params(whole), whole.stats))))  # type: ignore[misc]
+                figures |= {f"{name}/{key}": float(value) for key, value in found.items()}
         figures = broadcast(figures)  # processors may round differently, but all processes must decide the same
         if not figures:
             return

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jclip.train.parked import on_devices
 from jclip.train.state import TrainState
 
 
@@ -19,7 +20,9 @@ def first_broken(state: TrainState) -> str | None:
 
     Statistics and slots have paths that begin with "stats" and "slots".
     """
-    for path, fine in jax.tree_util.tree_leaves_with_path(_finite_leaves(state)):
+    with on_devices(state) as whole:
+        found = jax.tree_util.tree_leaves_with_path(_finite_leaves(whole))
+    for path, fine in found:
         if not np.all(fine):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             return name.removeprefix("trainable/").removeprefix("frozen/")

@@ -13,6 +13,7 @@ from jclip.parallel.processes import is_in_step
 from jclip.train.evaluating import Evaluating
 from jclip.train.health import all_finite, first_broken
 from jclip.train.logging.run_log import RunLog
+from jclip.train.parked import on_devices
 from jclip.train.state import TrainState
 
 
@@ -32,7 +33,9 @@ class Saver:
                 f"{first_broken(state)} is not finite after {position.total} steps, and nothing is saved. "
                 f"{self._advice()}"
             )
-        self._checkpoints.save(position, state, self._identity, self._log.records, self._evaluating.score(position))
+        with on_devices(state) as whole:
+            score = self._evaluating.score(position)
+            self._checkpoints.save(position, whole, self._identity, self._log.records, score)
 
     def is_best(self, position: Position) -> bool:
         """Returns whether this step's score is higher than those of all checkpoints."""

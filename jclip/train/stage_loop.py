@@ -21,6 +21,7 @@ from jclip.train.exchange import Exchange
 from jclip.train.logging.meter import Meter, Profiler
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
+from jclip.train.parked import unparked
 from jclip.train.saver import Saver
 from jclip.train.state import TrainState
 from jclip.train.workplace import StopRequest
@@ -48,12 +49,16 @@ class StageLoop:
         self._exchange = Exchange(self._data, self._stop.signals, self._log.unreadable(part.stage.name))
 
     def train(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:
-        """Trains until the stage ends or a stop is requested, and saves the state."""
+        """Trains until the stage ends or a stop is requested, and saves the state.
+
+        Deletes the arrays of `state`, and returns the whole state on the devices.
+        """
         part, steps = self._part, self._part.steps
         batches = self._batches(state, position)
         if batches is None:
             return state, position
-        run_step, meter = _CompiledStep(part), self._meter()
+        state = part.between_steps(state)
+        run_step, meter = _CompiledStep(part, state), self._meter()
         self._tell_begin(part.stage.name, position.step, steps)
         with closing(batches.iterate(position.step)) as queue:
             ended = False
@@ -62,7 +67,7 @@ class StageLoop:
                     batch = self._next(queue, position)
                 if batch is None:
                     self._saver.save(state, position)
-                    return state, position
+                    return unparked(state), position
                 self._instruments.profiler.before_step(position.total)
                 state, metrics = run_step(state, batch, position.step)
                 position = position.stepped()
@@ -81,7 +86,7 @@ class StageLoop:
                     with meter.apart():
                         self._saver.save(state, position)
             self._listen(position)
-        return state, position
+        return unparked(state), position
 
     def _batches(self, state: TrainState, position: Position) -> Batches | None:
         """Fills the stage's cache and returns its batches; None if a stop was requested meanwhile."""
@@ -152,19 +157,23 @@ class StageLoop:
 class _CompiledStep:
     """Compiled step of a stage. All processes compile a new batch shape before any of them runs it."""
 
-    def __init__(self, part: StageParts):
-        self._part, self._constants = part, part.constants()
+    def __init__(self, part: StageParts, state: TrainState):
+        self._part, self._constants, self._frozen = part, part.constants(), part.taken_of(state).frozen
         self._key = jax.random.fold_in(jax.random.key(part.run.seed), part.index)
         self._met: set[tuple[tuple[int, ...], ...]] = set()
 
     def __call__(self, state: TrainState, batch: Batch, step: int) -> tuple[TrainState, Any]:
         """Returns the next state and the metrics of step number `step` of the stage; donates `state`."""
-        inputs = state, self._constants, self._part.place(batch), jax.random.fold_in(self._key, step)
+        taken = state._replace(frozen=self._frozen)
+        inputs = taken, self._constants, self._part.place(batch), jax.random.fold_in(self._key, step)
         program = self._part.program_for(*inputs)
         if (shapes := tuple(map(np.shape, batch.values()))) not in self._met:
             self._met.add(shapes)
             barrier()  # collectives between hosts time out if a process is half a minute late
         next_state, metrics = program(*inputs)
+        self._frozen = next_state.frozen
+        if self._part.devices.own_memory:
+            next_state = next_state._replace(frozen=state.frozen)
         return next_state, metrics
 
 

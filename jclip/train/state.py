@@ -25,7 +25,8 @@ class TrainState(NamedTuple):
 
     Attributes:
       trainable: parameters that the stage trains, nested, as its `Layout` holds them.
-      frozen: all other parameters. They are never differentiated and have no optimizer slots.
+      frozen: all other parameters. They are never differentiated and have no optimizer slots. While a stage's steps run
+        on devices with their own memory, these are `Parked`, in the host's.
       stats: batch-norm statistics; empty for a model without batch norm.
       slots: the optimizer's state over `trainable`.
     """

@@ -30,7 +30,7 @@ def assemble_once(run, index, devices, inputs=None):
     stage = run.stages[index]
     if not isinstance(run.model.image, ToyImageConfig) or stage.budget.steps is None:
         return assemble(run, index, devices, inputs)
-    facts = (run.model, run.dtype, run.remat, run.preprocessing, devices.rules, devices.mesh)
+    facts = (run.model, run.dtype, run.remat, run.preprocessing, devices.rules, devices.mesh, devices.own_memory)
     key = repr((index, stage, *facts))
     if key not in _MADE:
         _MADE[key] = assemble(run, index, devices, inputs)

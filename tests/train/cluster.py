@@ -24,12 +24,14 @@ class Job:
     Attributes:
       run, workdir, stop_after: as in `train`.
       gallery: number of images to evaluate with; 0 for the run's own evaluations.
+      own_memory: let the devices seem to have a memory of their own.
     """
 
     run: Run
     workdir: Path
     stop_after: int | None = None
     gallery: int = 0
+    own_memory: bool = False
 
 
 def start(job: Job, processes: int, devices: int) -> list[subprocess.Popen[str]]:
@@ -84,10 +86,13 @@ def _main(file: str) -> int:
     from jclip.errors import JclipError
     from jclip.evaluators import evaluators as made
     from jclip.parallel.processes import connect
+    from jclip.train import assembly
     from jclip.train.loop import train
 
     job: Job = pickle.loads(Path(file).read_bytes())
     connect()
+    if job.own_memory:
+        assembly.have_own_memory = lambda mesh: True
     run = job.run
     try:
         evaluators: dict[str, Any] = {"toy": _evaluator(run, job)} if job.gallery else made(run)

@@ -1,6 +1,7 @@
 """Both papers' recipes at reduced size, and the toy. Their folders are shared: tests only read them."""
 
 import pickle
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -38,6 +39,26 @@ def _recipe(name, made_once):
 def _assembled_once(monkeypatch):
     """Avoids compiling a toy's step twice in this process."""
     monkeypatch.setattr("jclip.train.preparing.assemble", assemble_once)
+
+
+@pytest.fixture
+def own_memory_for():
+    """Returns a context manager: devices seem to have a memory of their own, as those of accelerators do."""
+
+    @contextmanager
+    def apart():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("jclip.train.assembly.have_own_memory", lambda mesh: True)
+            yield
+
+    return apart
+
+
+@pytest.fixture
+def own_memory(own_memory_for):
+    """Lets the devices seem to have a memory of their own, for the whole test."""
+    with own_memory_for():
+        yield
 
 
 @pytest.fixture(scope="session")

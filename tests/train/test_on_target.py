@@ -118,7 +118,7 @@ def test_arguments_that_a_step_does_not_use_are_counted(used, needed, run):
         def compile(self, lowered):
             return Compiled(1000, 2000, arguments + used, "", 0.1)
 
-    assert on_target._compile(Fixed(), part).needed == needed
+    assert on_target.compile_part(Fixed(), part).needed == needed
 
 
 def test_the_largest_batch_is_looked_for(run, compilers):

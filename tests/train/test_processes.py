@@ -46,6 +46,7 @@ def evaluations(workdir):
 def test_processes_do_what_one_does(request, tmp_path, name, four):
     """Several processes read the frozen image tower's features from a cache that they make; one process runs it.
 
+    Their devices seem to have a memory of their own, so that frozen parameters are in the host's between the steps.
     Two processes train the toy's first stage; or two begin with the reduced towers, and four go on in the second.
     """
     run = smooth(request.getfixturevalue(name))
@@ -56,7 +57,9 @@ def test_processes_do_what_one_does(request, tmp_path, name, four):
     whole = train(run, tmp_path / "one", evaluators={"toy": _evaluator(run, Job(run, tmp_path, gallery=gallery))})
     assert whole.finished
     stop = 3 if four else None
-    two = run_all(Job(cached, tmp_path / "many", stop_after=stop, gallery=gallery), processes=2, devices=4)
+    two = run_all(
+        Job(cached, tmp_path / "many", stop_after=stop, gallery=gallery, own_memory=True), processes=2, devices=4
+    )
     assert [code for code, _ in two] == [0, 0], two
     assert all(("outcome: False 3" if four else "outcome: True 2") in said for _, said in two)
     if four:

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from jclip.errors import JclipError, first_line
-from jclip.parallel.sharding import on_mesh
 from jclip.train.assembly import StageParts
 
 STEPS = 3
@@ -42,7 +41,7 @@ def measure(part: StageParts) -> Measured:
     key = jax.random.key(0)
     try:
         with jax.set_mesh(mesh):
-            state = _random(on_mesh(part.state_shapes, part.shardings))
+            state = _random(part.taken)
             constants, batch = _random(part.program.constants), _random(part.program.batch)
             times = []
             for _ in range(1 + STEPS):

@@ -14,7 +14,7 @@ from jclip.train.assembly import Devices, StageParts, assemble, devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.batches import largest_batch
 from jclip.train.planning.fitting import Fit, fit
-from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage
+from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage, whole_state_bytes
 from jclip.train.planning.remat import Choice, choose
 
 Progress = Callable[[str], object]
@@ -119,29 +119,32 @@ def assemble_stage(compiler: Compiler, run: Run, index: int) -> Assembled:
     devices = devices_of(run, compiler.devices)
     choice = _chosen(compiler, run, index, devices)
     part = choice.part
-    return Assembled(plan_stage(choice), devices.copies, batch_devices(part.mesh), _compile(compiler, part))
+    return Assembled(plan_stage(choice), devices.copies, batch_devices(part.mesh), compile_part(compiler, part))
 
 
 def compile_stage(compiler: Compiler, run: Run, index: int) -> Compiled:
     """Compiles a stage, in the compiler's process. The result has no text, only memory."""
     choice = _chosen(compiler, run, index, devices_of(run, compiler.devices))
-    return replace(_compile(compiler, choice.part), text="")
+    return replace(compile_part(compiler, choice.part), text="")
 
 
 def _chosen(compiler: Compiler, run: Run, index: int, devices: Devices) -> Choice:
     """Returns a stage with the least recomputation that fits, as far as the run leaves the choice."""
 
     def needed(part: StageParts) -> int:
-        return _compile(compiler, part).needed  # kept, so that the chosen one is not compiled again
+        return compile_part(compiler, part).needed  # kept, so that the chosen one is not compiled again
 
     return choose(assemble(run, index, devices), compiler.place.target.memory, needed)
 
 
-def _compile(compiler: Compiler, part: StageParts) -> Compiled:
-    """Compiles a step; what it needs includes arguments that it does not use, which are on the devices all the same."""
+def compile_part(compiler: Compiler, part: StageParts) -> Compiled:
+    """Compiles a step. What it needs includes arguments that it does not use, which are on the devices all the same.
+
+    If saving the state needs more, that counts, as in `device_bytes`.
+    """
     found = compiler.compile(lower_step(part))
     unused = max(argument_bytes(part) - found.arguments, 0) if found.arguments else 0
-    return replace(found, needed=found.needed + unused)
+    return replace(found, needed=max(found.needed + unused, whole_state_bytes(part)))
 
 
 def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> int | None:

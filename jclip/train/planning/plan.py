@@ -8,7 +8,7 @@ import numpy as np
 
 from jclip import rules
 from jclip.errors import JclipError
-from jclip.parallel.sharding import bytes_per_device, on_mesh
+from jclip.parallel.sharding import bytes_per_device
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, open_stage
 from jclip.train.configuration import RematChoice, Run
@@ -27,7 +27,9 @@ class StagePlan:
       flops_per_step: FLOPs of the matmuls and convolutions of a step over the global batch, backward pass included.
       flops: FLOPs of the whole stage.
       state_bytes: bytes of parameters and optimizer slots, each counted once.
-      device_state_bytes: bytes of them on one device.
+      device_state_bytes: bytes of them on one device, as a step takes them.
+      host_bytes: bytes of the frozen parameters, each counted once, if they are in the hosts' memory during the stage;
+        otherwise 0. A host has those of its devices.
       remat: activations that the backward pass recomputes; "auto" if the run leaves the choice and nothing was
         compiled.
       remat_reason: reason of that choice.
@@ -50,6 +52,7 @@ class StagePlan:
     devices: int
     state_bytes: int
     device_state_bytes: int
+    host_bytes: int
     remat: RematChoice
     remat_reason: str
     device_step_bytes: int | None
@@ -95,11 +98,12 @@ def plan_stage(choice: Choice, compiled: bool = False, tflops: float | None = No
     """Returns the plan of an assembled stage; the options are those of `plan_stages`."""
     part = choice.part
     stage, state, devices = part.stage, part.state_shapes, part.mesh.size
+    taken = part.taken
     with jax.set_mesh(part.mesh):
         per_step = count_flops(part.step, state, part.program.constants, part.program.batch, _key())
     counts = {path: int(np.prod(shape.shape)) for path, shape in part.paths.items()}
     trainable = sum(count for path, count in counts.items() if path in part.trains)
-    in_place = bytes_per_device(state, part.shardings)
+    in_place = _bytes_on_one(taken)
     step_seconds = per_step / (devices * tflops * 1e12) if tflops else None
     return StagePlan(
         name=stage.name,
@@ -116,6 +120,7 @@ def plan_stage(choice: Choice, compiled: bool = False, tflops: float | None = No
         devices=devices,
         state_bytes=_bytes(state),
         device_state_bytes=in_place,
+        host_bytes=_bytes(state.frozen) if part.devices.own_memory else 0,
         remat=choice.remat,
         remat_reason=choice.reason,
         device_step_bytes=device_bytes(part) - in_place if compiled else None,
@@ -125,30 +130,45 @@ def plan_stage(choice: Choice, compiled: bool = False, tflops: float | None = No
 
 
 def device_bytes(part: StageParts) -> int:
-    """Returns the bytes of the compiled step on one device, including the state, whose memory is donated."""
-    state = on_mesh(part.state_shapes, part.shardings)
+    """Returns the bytes that a stage needs on one device: those of its compiled step, with the donated state.
+
+    If saving the state needs more, those, see `whole_state_bytes`.
+    """
     with jax.set_mesh(part.mesh):
-        program = part.program_for(state, part.program.constants, part.program.batch, _key())
+        program = part.program_for(part.taken, part.program.constants, part.program.batch, _key())
     memory = program.memory_analysis()
     used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return int(used + memory.temp_size_in_bytes)
+    return max(int(used + memory.temp_size_in_bytes), whole_state_bytes(part))
+
+
+def whole_state_bytes(part: StageParts) -> int:
+    """Returns the bytes on one device while the state is saved or evaluated: the whole state, and what a step takes.
+
+    0 if the frozen parameters are on the devices at all times: a step then needs more.
+    """
+    if not part.devices.own_memory:
+        return 0
+    return bytes_per_device(part.state_shapes, part.shardings) + _bytes_on_one((part.program.constants, part.read))
 
 
 def lower_step(part: StageParts) -> Any:
     """Returns the lowered step of an assembled stage, which has the method `compile`."""
-    state = on_mesh(part.state_shapes, part.shardings)
     with jax.set_mesh(part.mesh):
-        return part.compiled.lower(state, part.program.constants, part.program.batch, _key())
+        return part.compiled.lower(part.taken, part.program.constants, part.program.batch, _key())
 
 
 def argument_bytes(part: StageParts) -> int:
     """Returns the bytes of a step's arguments on one device: state, constants and batch."""
-    arguments = (on_mesh(part.state_shapes, part.shardings), part.program.constants, part.program.batch)
-    return bytes_per_device(arguments, jax.tree.map(lambda leaf: leaf.sharding, arguments))
+    return _bytes_on_one((part.taken, part.program.constants, part.program.batch))
 
 
 def _key() -> Any:
     return jax.eval_shape(lambda: jax.random.key(0))
+
+
+def _bytes_on_one(tree: Any) -> int:
+    """Returns the bytes of shapes with shardings on one device."""
+    return bytes_per_device(tree, jax.tree.map(lambda leaf: leaf.sharding, tree))
 
 
 def _bytes(tree: Any) -> int:

@@ -77,7 +77,8 @@ def _measured(part: StageParts, measure: Callable[[StageParts], int]) -> int | N
 
 def _estimate(part: StageParts) -> int:
     """Returns the approximate bytes of a stage's step on one device: state, gradients, and all activations."""
-    state, model = bytes_per_device(part.state_shapes, part.shardings), part.run.model
+    taken, model = part.taken, part.run.model
+    state = bytes_per_device(taken, jax.tree.map(lambda leaf: leaf.sharding, taken))
     rows = -(-part.stage.batch_size // batch_devices(part.mesh))
     wide = jnp.dtype(part.run.dtype).itemsize / 2
     activations = 0.0
