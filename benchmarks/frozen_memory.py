@@ -14,7 +14,7 @@ import argparse
 from dataclasses import replace
 
 from jclip.accelerators.compiler import Compiler
-from jclip.accelerators.compiling import CompilerProcess
+from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import parse_place
 from jclip.configs.loading import load_config
 from jclip.train.assembly import assemble, devices_of

@@ -118,6 +118,11 @@ def change(edit: Callable[[Steps], Steps], file: Path = FILE) -> Steps:
     return steps
 
 
+def add(key: Key, step: Step, file: Path = FILE) -> Steps:
+    """Adds a step to a file, as `change` does, and returns all of them."""
+    return change(lambda known: known | {key: step}, file)
+
+
 def stage_run(key: Key) -> Run:
     """Returns a run of one stage of a recipe alone, as a step is compiled."""
     run = load_config(key.recipe)

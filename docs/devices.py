@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
-from docs.compiled import Key, Series, Steps, change, compile_step, program_of, read, series
+from docs.compiled import Key, Series, Steps, add, change, compile_step, program_of, read, series
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.compiler_process import CompilerProcess
@@ -186,7 +186,7 @@ def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
                 except CompilerFailed as error:
                     console.tell(str(error))
                     break
-                steps |= change(lambda known, key=key, step=step: known | {key: step})
+                steps |= add(key, step)
 
 
 class _Progress:

@@ -62,8 +62,7 @@ def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
     for number, step in enumerate(lacking, 1):
         console.tell(f"step {number} of {len(lacking)}: {step.place}, {step.mesh}, {step.pairs} pairs a device")
         with CompilerProcess(parse_place(step.place)) as process:
-            found = compile_step(process, step)
-        steps |= compiled.change(lambda known, key=step, found=found: known | {key: found})
+            steps |= compiled.add(step, compile_step(process, step))
 
 
 def loss_table(costs: Costs, *, fixed: bool) -> str:

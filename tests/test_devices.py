@@ -66,7 +66,7 @@ def _sharing(key: Key) -> tuple[str, ...]:
 def test_steps_are_written_and_read(tmp_path):
     written = {Key("a", "b", "v5e:2x4", "data", "dots", pairs): replace(STEP, needed=pairs) for pairs in (32, 16)}
     for key, step in written.items():
-        compiled.change(lambda known, key=key, step=step: known | {key: step}, tmp_path / "steps.json")
+        compiled.add(key, step, tmp_path / "steps.json")
     assert compiled.read(tmp_path / "steps.json") == written
     assert [key.pairs for key in compiled.read(tmp_path / "steps.json")] == [16, 32]
     assert compiled.read(tmp_path / "none.json") == {}
