@@ -216,7 +216,12 @@ def untapped(tapped: Tapped) -> jax.Array:
     return tapped.param.astype(tapped.tap.dtype)
 
 
-untapped.defvjp(lambda tapped: (untapped(tapped), None), lambda _, gradient: (Tapped(None, gradient),))
+def _untapped_gradient(_: None, gradient: jax.Array) -> tuple[Tapped]:
+    no_gradient: Any = None  # of the parameter
+    return (Tapped(no_gradient, gradient),)
+
+
+untapped.defvjp(lambda tapped: (untapped(tapped), None), _untapped_gradient)
 
 
 def _wide(x: jax.Array) -> jax.Array:
