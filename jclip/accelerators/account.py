@@ -111,12 +111,11 @@ class _Reader:
     def read(self, computation: Computation) -> Account:
         """Returns the account of one execution of a computation."""
         if computation.name not in self._read:
-            started: set[str] = set()
-            parts = [self._of(each, computation, started) for each in computation.instructions.values()]
-            self._read[computation.name] = _total(parts)
+            found = _total(self._of(each, computation) for each in computation.instructions.values())
+            self._read[computation.name] = replace(found, collectives=_once(found.collectives))
         return self._read[computation.name]
 
-    def _of(self, instruction: Instruction, computation: Computation, started: set[str]) -> Account:
+    def _of(self, instruction: Instruction, computation: Computation) -> Account:
         if instruction.opcode == "while":
             return self._loop(instruction, computation)
         if instruction.base in ("call", "async"):
@@ -125,11 +124,9 @@ class _Reader:
             branches = map(self.read, self._module.called(instruction))
             return max(branches, key=lambda branch: (branch.products, branch.traffic), default=_NOTHING)
         products, collectives, unknown = self._own(instruction, computation)
-        fresh = tuple(each for chain, each in collectives if not chain or chain not in started)
-        started.update(chain for chain, _ in collectives)
         traffic = count_traffic(instruction, computation, self._module)
         work = Work(instruction.name, instruction.opcode, 1, products, traffic, _cycles(instruction))
-        return Account((work,) if products or traffic or work.cycles else (), fresh, unknown)
+        return Account((work,) if products or traffic or work.cycles else (), collectives, unknown)
 
     def _loop(self, loop: Instruction, computation: Computation) -> Account:
         body = self.read(self._module.computation(loop.attributes.get("body", "").lstrip("%")))
@@ -153,7 +150,7 @@ class _Reader:
         if kind := kind_of(instruction):
             found, known = read_collective(instruction, computation, kind, self._module.partitions)
             unread = f"{shown(instruction.name)}: the groups are not in a known form; counted over all devices"
-            return _Inside(0, ((_chain(instruction), found),), () if known else (unread,))
+            return _Inside(0, (replace(found, chain=_chain(instruction)),), () if known else (unread,))
         products = count_products(instruction, computation)
         if products is None:
             sentence = f"{shown(instruction.name)}: the products of {shown(target_of(instruction))} are not counted"
@@ -165,17 +162,17 @@ class _Reader:
             parts = [self._own(each, computation) for each in computation.instructions.values()]
             collectives = tuple(one for each in parts for one in each.collectives)
             if computation.name.startswith(_FUSED_SCATTER):
-                collectives = tuple((chain, as_scatter(each)) for chain, each in collectives)
+                collectives = tuple(map(as_scatter, collectives))
             unknown = tuple(one for each in parts for one in each.unknown)
             self._inside[computation.name] = _Inside(sum(each.products for each in parts), collectives, unknown)
         return self._inside[computation.name]
 
 
 class _Inside(NamedTuple):
-    """FLOPs, collectives with the chains that they belong to, and what is unknown."""
+    """FLOPs, collectives, and what is unknown."""
 
     products: int
-    collectives: tuple[tuple[str, Collective], ...]
+    collectives: tuple[Collective, ...]
     unknown: tuple[str, ...]
 
 
@@ -189,6 +186,20 @@ def _chain(instruction: Instruction) -> str:
     """Returns a key that the parts of one collective share if TPU's compiler divides it among fusions; "" if not."""
     found = _CHAIN.search(instruction.attributes.get("frontend_attributes", ""))
     return f"{instruction.opcode} {instruction.attributes.get('channel_id')} {found[1]}" if found else ""
+
+
+def _once(collectives: Iterable[Collective]) -> tuple[Collective, ...]:
+    """Returns the collectives, with one for all parts of a chain: the part that is executed the fewest times.
+
+    A gather may begin before a loop and end after it. Its parts in the loop are executed as often as the loop's body,
+    and together move the array once.
+    """
+    found: dict[object, Collective] = {}
+    for number, each in enumerate(collectives):
+        key = each.chain or number
+        if key not in found or each.times < found[key].times:
+            found[key] = each
+    return tuple(found.values())
 
 
 def _cycles(instruction: Instruction) -> int:

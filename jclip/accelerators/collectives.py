@@ -27,6 +27,7 @@ class Collective:
         devices, (n - 1) / n for a gather, scatter or all-to-all, and all of it for a permute.
       groups: numbers of the devices that communicate with each other; for a permute, pairs of source and target.
       arrays: shapes of the arrays that make up the payload.
+      chain: key of a collective that is executed in parts; "" for one instruction.
     """
 
     kind: str
@@ -35,6 +36,7 @@ class Collective:
     wire: int
     groups: Groups
     arrays: tuple[Array, ...] = ()
+    chain: str = ""
 
     @property
     def devices(self) -> int:

@@ -22,7 +22,7 @@ _CONVOLUTION = "__cudnn$conv"
 NO_PRODUCTS = frozenset(
     {
         "AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
-        "Sharding", "annotate_device_placement", "TopK", "PartialReduce",
+        "GatherScatterIndicesBitpacked", "Sharding", "annotate_device_placement", "TopK", "PartialReduce",
     }
 )  # fmt: skip
 """Custom calls that multiply nothing."""

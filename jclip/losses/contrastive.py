@@ -11,7 +11,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jclip.axes import BATCH_AXES
 from jclip.errors import JclipError
@@ -87,7 +87,7 @@ def contrastive_loss(
       logit_scale: scalar, the logarithm of the factor on the cosines.
       logit_bias: scalar, needed by "sigmoid" and unused by "softmax".
       impl, kind, duplicates, chunk: see `ContrastiveLoss`.
-      mesh: mesh of the devices, needed by "chunked" and "ring".
+      mesh: mesh of the devices, needed by "chunked" and "ring"; None for one device, or to leave "dense" to XLA.
       axis: axes of the mesh that split the batch; None for those of `BATCH_AXES` that the mesh has.
       image_ids_b, text_ids_b: integers below 2**31; equal ids mark duplicates. None if all differ.
 
@@ -113,7 +113,7 @@ def contrastive_loss(
     positives = duplicates == "positives"
     loss: PairwiseLoss = SoftmaxLoss(positives) if kind == "softmax" else SigmoidLoss()
     blocks = forms.Blocks(loss, positives)
-    form = partial(forms.dense, blocks=blocks) if impl == "dense" else _split(impl, blocks, chunk, mesh, axis, size)
+    form = _whole(blocks, mesh) if impl == "dense" else _split(impl, blocks, chunk, mesh, axis, size)
     images, texts = form(forms.Embeddings(z_bd, ids_bk), forms.Embeddings(w_bd, ids_bk), bias)
     own_b = (z_bd * w_bd).sum(axis=1) + (0 if bias is None else bias)
     margin = jax.lax.stop_gradient(_TIE * scale)
@@ -122,6 +122,22 @@ def contrastive_loss(
         for name, stats in (("image_to_text_r1", images), ("text_to_image_r1", texts))
     }
     return loss.loss(own_b, images, texts), recalls
+
+
+def _whole(blocks: forms.Blocks, mesh: Mesh | None) -> Callable[..., forms.PairStats]:
+    """Returns the form "dense"; on a mesh, every device has its rows of the logits, with all columns.
+
+    Otherwise XLA may also split the columns, over "tensor", and permute the texts for it.
+    """
+    form = partial(forms.dense, blocks=blocks)
+    if mesh is None:
+        return form
+    everywhere = NamedSharding(mesh, PartitionSpec())
+
+    def gathered(images: forms.Embeddings, texts: forms.Embeddings, bias: jax.Array | None) -> forms.PairStats:
+        return form(images, jax.lax.with_sharding_constraint(texts, everywhere), bias)
+
+    return gathered
 
 
 def _split(

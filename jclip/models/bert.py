@@ -172,9 +172,11 @@ class Bert(nn.Module):
         mask_bl = ids_bl != self.config.pad_id
         # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed.
         # Embeddings are summed in float32 even if they are stored in bfloat16.
-        position_bld = jnp.take(gathered(self.position_embedding), self._positions(mask_bl), axis=0).astype(jnp.float32)
+        positions, table = self._positions(mask_bl), self.position_embedding
+        # Equal positions of all examples are few rows, but a position embedding is small.
+        position_bld = rows_of(table, positions) if len(positions) > 1 else jnp.take(gathered(table), positions, axis=0)
         x_bld = rows_of(self.word_embedding, ids_bl).astype(jnp.float32)
-        x_bld = by_example(x_bld + position_bld + gathered(self.token_type_embedding)[0])
+        x_bld = by_example(x_bld + position_bld.astype(jnp.float32) + gathered(self.token_type_embedding)[0])
         embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
         x_bld = dropout(self.embedding_norm(x_bld), self.config.dropout, embedding_seeds_b2)
         lengths_b = (mask_bl * jnp.arange(1, mask_bl.shape[1] + 1)).max(axis=1)

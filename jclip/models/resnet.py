@@ -8,7 +8,7 @@ Axes: b batch, h height, w width, c channels, l positions (their mean first), e 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -21,7 +21,7 @@ from jclip.models.attention import Attention
 from jclip.models.compute import Compute, rematerialised
 from jclip.models.derivatives import batch_norm, relu
 from jclip.models.placements import Placements, with_whole_heads
-from jclip.models.spread import by_example, gathered
+from jclip.models.spread import by_example, gathered, gathered_along
 from jclip.models.towers import ImageTower, LayerNumbers
 from jclip.models.transformer import check_heads
 from jclip.models.vit import check_image_size, conv_init
@@ -202,7 +202,7 @@ class Bottleneck(nn.Module):
         branch = relu(norm("norm_1", by_example(_conv(self.channels, 1, 1, self.dtype, "conv_1")(x_bhwc))))
         branch = relu(norm("norm_2", _conv(self.channels, 3, 1, self.dtype, "conv_2")(branch)))
         branch = _pool(branch, self.stride)
-        branch = by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3")(branch))
+        branch = by_example(_conv(out_channels, 1, 1, self.dtype, "conv_3", _split_by_outputs)(branch))
         # As in the reference, the last norm's scale starts at zero, so that a new block is its shortcut.
         branch = norm("norm_3", branch, nn.initializers.zeros)
         if self.stride > 1 or x_bhwc.shape[-1] != out_channels:
@@ -262,9 +262,29 @@ class AttentionPool(nn.Module):
         return pool(x_blc[:, :1], x_blc)[:, 0]
 
 
-def _conv(channels: int, size: int, stride: int, dtype: Dtype, name: str) -> nn.Conv:
+def _split_by_inputs(x_bhwc: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
+    """Convolves with a kernel whose input channels "fsdp" splits, see `_SHARDING`."""
+    return jax.lax.conv_general_dilated(x_bhwc, gathered_along(kernel, 2), *arguments, **options)
+
+
+def _split_by_outputs(x_bhwc: jax.Array, kernel: jax.Array, *arguments: Any, **options: Any) -> jax.Array:
+    """Convolves with a kernel whose output channels "fsdp" splits."""
+    return jax.lax.conv_general_dilated(x_bhwc, gathered_along(kernel, 3), *arguments, **options)
+
+
+def _conv(
+    channels: int, size: int, stride: int, dtype: Dtype, name: str, convolve: Callable[..., Any] = _split_by_inputs
+) -> nn.Conv:
     return nn.Conv(
-        channels, (size, size), stride, size // 2, use_bias=False, kernel_init=conv_init, dtype=dtype, name=name
+        channels,
+        (size, size),
+        stride,
+        size // 2,
+        use_bias=False,
+        kernel_init=conv_init,
+        dtype=dtype,
+        conv_general_dilated=convolve,
+        name=name,
     )
 
 

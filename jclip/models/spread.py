@@ -41,14 +41,33 @@ def _gathered(x: jax.Array) -> jax.Array:
 _gathered.defvjp(lambda x: (_gathered(x), None), lambda _, gradient: (gradient,))
 
 
-def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
-    """Returns the rows `ids` (…) of an embedding table (n, d): (…, d); NaN for an id outside it.
+def gathered_along(kernel: jax.Array, axis: int) -> jax.Array:
+    """Returns a kernel, gathered along one axis; its gradient is computed whole along it. Without a mesh, `kernel`.
 
-    Gathers a table that is smaller than the rows that the whole batch takes, as other parameters are gathered. XLA
-    alone would look all rows of the batch up in each part of the table, and send those.
+    Otherwise XLA may compute each device's part of a gradient from the states of the whole batch, which devices then
+    exchange.
     """
-    if _batch_axes() and len(table) <= min(ids.size, _LARGEST_GATHERED):
-        table = gathered(table)
+    if not _batch_axes():
+        return kernel
+    free = PartitionSpec.UNCONSTRAINED
+    spec = PartitionSpec(*(None if number == axis else free for number in range(kernel.ndim)))
+    return jax.lax.with_sharding_constraint(kernel, spec)
+
+
+def rows_of(table: jax.Array, ids: jax.Array) -> jax.Array:
+    """Returns the rows `ids` (b, ...) of an embedding table (n, d): (b, ..., d); NaN for an id outside it.
+
+    On a mesh, devices exchange whatever is smaller. A table that is smaller than the rows that the whole batch takes is
+    gathered, as other parameters are; XLA alone would look all rows of the batch up in each part of the table, and send
+    those. If it is smaller than the rows that one device takes, devices also sum their gradients of the whole table;
+    otherwise they send the gradients of the rows to the parts of the table.
+    """
+    if axes := _batch_axes():
+        devices = math.prod(jax.sharding.get_abstract_mesh().shape[name] for name in axes)
+        if len(table) <= min(ids.size // devices, _LARGEST_GATHERED):
+            table = jax.lax.with_sharding_constraint(table, PartitionSpec())
+        elif len(table) <= min(ids.size, _LARGEST_GATHERED):
+            table = gathered(table)
     return by_example(jnp.take(table, ids, axis=0))
 
 

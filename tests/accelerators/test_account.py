@@ -157,6 +157,40 @@ def test_collectives_inside_tpu_fusions():
     }
 
 
+def test_a_chain_that_goes_on_in_a_loop_is_one_collective():
+    """The loop computes meanwhile. A collective that is begun and ended in the loop is executed in each iteration."""
+
+    def part(chain, operand="x"):
+        return f"""f32[64]{{0}} all-gather(%{operand}), channel_id={chain}, replica_groups=[1,8]<=[8],
+ dimensions={{0}}, frontend_attributes={{chain_id="{chain}"}}""".replace("\n", "")
+
+    times = '{"known_trip_count":{"n":"5"}}'
+    text = f"""HloModule m, num_partitions=8
+
+%body (b: (f32[8])) -> (f32[8]) {{
+  %b = (f32[8]{{0}}) parameter(0)
+  %x = f32[8]{{0}} get-tuple-element(%b), index=0
+  %first = {part(1)}
+  %own = {part(2)}
+  %owned = {part(2)}
+  ROOT %r = (f32[8]{{0}}) tuple(%x)
+}}
+
+%condition (c: (f32[8])) -> pred[] {{
+  %c = (f32[8]{{0}}) parameter(0)
+  ROOT %t = pred[] constant(true)
+}}
+
+ENTRY %main (x: f32[8]) -> f32[64] {{
+  %x = f32[8]{{0}} parameter(0)
+  %start = (f32[8]{{0}}) tuple(%x)
+  %loop = (f32[8]{{0}}) while(%start), condition=%condition, body=%body, backend_config={times}
+  ROOT %last = {part(1)}
+}}
+"""
+    assert sorted(each.times for each in account(text).collectives) == [1, 5]
+
+
 def test_cycles_of_tpu_fusions():
     text = """HloModule m
 

@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from jclip.models.spread import by_example, gathered, rows_of
+from jclip.models.spread import by_example, gathered, gathered_along, rows_of
 from jclip.models.transformer import Mlp
 from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.parallel.sharding import param_shardings
@@ -19,7 +19,7 @@ RULES = (("fc1/kernel", "fsdp,tensor"), ("fc2/kernel", "tensor,fsdp"), (".*", "f
 
 def test_nothing_without_a_mesh():
     x = jnp.ones((3, 2))
-    assert by_example(x) is x and gathered(x) is x
+    assert by_example(x) is x and gathered(x) is x and gathered_along(x, 0) is x
     assert "sharding" not in str(jax.make_jaxpr(by_example)(x))
 
 
@@ -41,10 +41,12 @@ def test_nothing_within_a_device_of_shard_map():
         np.testing.assert_array_equal(jax.jit(doubled)(jnp.ones((8, 6))), 2 * np.ones((8, 6)))
 
 
+@pytest.mark.parametrize("times", [1, 4], ids=["larger than a device's rows", "smaller"])
 @pytest.mark.parametrize("split", [P("fsdp", "tensor"), P(("tensor", "fsdp")), P(None, "fsdp")], ids=str)
-def test_rows_of_a_split_table(split):
+def test_rows_of_a_split_table(split, times):
     """The rows and the gradient of the table are those of a whole table; an id outside it gives NaN."""
     table, ids = jnp.arange(48.0).reshape(12, 4), jnp.array([[0, 11, 3], [3, 3, 5], [1, 2, 12], [7, 8, 9]])
+    ids = jnp.tile(ids, (times, 1))
 
     def loss(table, ids):
         rows = rows_of(table, ids)
@@ -58,7 +60,7 @@ def test_rows_of_a_split_table(split):
         (_, rows), gradient = step(jax.device_put(table, at), jax.device_put(ids, rows_at))
     np.testing.assert_array_equal(rows, whole)
     np.testing.assert_array_equal(gradient, expected)
-    assert np.isnan(rows[2, 2]).all() and np.isnan(rows).sum() == 4
+    assert np.isnan(rows[2, 2]).all() and np.isnan(rows).sum() == 4 * times
 
 
 @pytest.mark.parametrize(

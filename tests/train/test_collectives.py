@@ -34,8 +34,14 @@ projection."""
 MATRICES, TABLES = 2 * LAYERS * 6, 4 + 4
 """Matrices of the layers; and outside them the kernels and embeddings, of the image and the text tower."""
 REDUCED, GATHERED, PERMUTED, SENT = "all-reduce", "all-gather", "collective-permute", "all-to-all"
-DENSE = {(GATHERED, "features"): 1, (GATHERED, "statistics"): 6, (REDUCED, "features"): 1, (REDUCED, "statistics"): 2}
-"""The texts' features; three ids, the padding and two statistics; the gradient; a maximum and a sum."""
+DENSE = {
+    (GATHERED, "features"): 1,
+    (GATHERED, "ids"): 1,
+    (GATHERED, "statistics"): 2,
+    (REDUCED, "features"): 1,
+    (REDUCED, "statistics"): 2,
+}
+"""The texts' features and ids; two statistics; the gradient; a maximum and a sum."""
 CHUNKED = {
     (GATHERED, "features"): 1,
     (GATHERED, "ids"): 1,
