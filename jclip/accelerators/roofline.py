@@ -11,7 +11,7 @@ Bound = Literal["products", "memory", "links"]
 
 ASSUMPTIONS = (
     "Each instruction takes the longer of its products at the peak rate and its traffic at the memory's bandwidth.",
-    "The peak rate is that for bfloat16, or for float32 on GPUs without bfloat16.",
+    "The peak rate is that for bfloat16; for float32 on GPUs without bfloat16, whose compiler multiplies in float32.",
     "Collectives send over all of a device's links, one after another.",
     "Between hosts with GPUs, reductions and gathers use the network of all their devices in a host, and other "
     "collectives that of one device.",

@@ -54,8 +54,9 @@ def list_targets(arguments: Sequence[str]) -> int:
     console = Console()
     console.print(table)
     console.tell(
-        "Memory is what a program may use. TFLOP/s are dense bfloat16. Links are all those of a device to its "
-        "neighbours in a slice or host, and the network is its share of its host's; both in one direction."
+        f"Memory is what a program may use, {GPU_SHARE:.0%} of a GPU's. TFLOP/s are dense bfloat16, of v100 float32. "
+        "Links are all those of a device to its neighbours in a slice or host, and the network is its share of its "
+        "host's; both in one direction. Shapes of TPUs are in chips; v3 and tpu7x have two devices a chip."
     )
     for heading, texts in (
         ("Shapes of", {target.name: target.arrangement.possible for target in TARGETS.values()}),

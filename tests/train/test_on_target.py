@@ -219,6 +219,8 @@ def test_as_json(compilers, capsys):
 def test_targets_are_listed(capsys):
     assert main(["plan", "--targets"]) == 0
     printed = capsys.readouterr().out
+    cores = [name for name, target in TARGETS.items() if getattr(target.arrangement, "devices_per_chip", 1) == 2]
+    assert cores == ["v3", "tpu7x"] and "v3 and tpu7x have two devices a chip" in printed
     assert all(name in printed for name in TARGETS) and "Sources of v5e: Google Cloud TPU documentation" in printed
     assert main(["plan", "--targets", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
