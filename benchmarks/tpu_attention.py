@@ -111,8 +111,7 @@ def estimated(compiler: Any, shape: AttentionShape, name: str) -> tuple[float, f
     params = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole), params)
     with jax.set_mesh(mesh):
         program = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(params, x, lengths).compile()
-    text = program.as_text().replace('{\n"xprof', '{"xprof').replace("\n}}, metadata", "}}, metadata")  # one line each
-    target, found = compiler.place.target, account(text)
+    target, found = compiler.place.target, account(program.as_text())
     kernels = [each for each in found.work if each.opcode == "custom-call"]
     least = 0.0
     if name in _PRODUCTS:

@@ -77,15 +77,17 @@ class Compiler:
                 f"{place.name}: the compiler cannot be loaded: {first_line(error)}: {self._install}"
             ) from None
 
-    def compile(self, lowered: Any) -> Compiled:
+    def compile(self, lowered: Any, words: str = "compiling") -> Compiled:
         """Compiles the result of `jax.jit(...).lower`, or returns the result that is kept from an earlier time.
+
+        `words` describe the step while it is compiled.
 
         Raises CompilerFailed if the compiler refuses the program for another reason than its memory.
         """
         key = self._key(lowered.as_text())
         if (found := read_result(key)) is not None:
             return Compiled(**found)
-        self._say("compiling")
+        self._say(words)
         result = self._compile(lowered)
         keep_result(key, asdict(result))
         return result

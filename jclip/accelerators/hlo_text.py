@@ -15,7 +15,7 @@ Quoted text, such as names and metadata, is never searched for attributes.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -23,12 +23,13 @@ from typing import Any
 
 from jclip.errors import JclipError
 
-_COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$", re.MULTILINE)
+_COMPUTATION = re.compile(r"(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(ROOT )?%?([\w.\-]+) = ")
 _OPCODE = re.compile(r" ([a-z][a-z0-9\-]*)\(")
 _OPERAND = re.compile(r"%([\w.\-]+)")
 _SHAPE = re.compile(r"([a-z]\w*)\[([^\]]*)\](?:\{([^}]*)\})?|[()]")
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\](){}]|, ')
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 _BITS = re.compile(r"\d+")
 _TILE = re.compile(r"T\(([\d,]+)\)")
 _SPACE = re.compile(r"S\((\d+)\)")
@@ -201,9 +202,9 @@ class Instruction:
 class Computation:
     """Instructions by name, in the order of their execution."""
 
-    def __init__(self, name: str, text: str):
+    def __init__(self, name: str, statements: Sequence[str]):
         self.name = name
-        self._text = text
+        self._statements = statements
 
     @cached_property
     def instructions(self) -> Mapping[str, Instruction]:
@@ -254,15 +255,15 @@ class Computation:
         return [self.operand(user, number) for number in range(len(user.operands))]
 
     def _read(self) -> Iterator[tuple[Instruction, bool]]:
-        for line in self._text.splitlines():
-            found = _INSTRUCTION.match(line)
+        for text in self._statements:
+            found = _INSTRUCTION.match(text)
             if found is None:
                 continue
-            opcode = _OPCODE.search(line, found.end())
+            opcode = _OPCODE.search(text, found.end())
             if opcode is None:
                 raise unreadable(found[2])
-            shape = line[found.end() : opcode.start()]
-            yield Instruction(found[2], opcode[1], shape, line[opcode.end() :]), found[1] is not None
+            shape = text[found.end() : opcode.start()]
+            yield Instruction(found[2], opcode[1], shape, text[opcode.end() :]), found[1] is not None
 
 
 @dataclass(frozen=True)
@@ -300,19 +301,45 @@ def read_module(text: str) -> Module:
     Raises JclipError if the text is not a program in HLO.
     """
     start = text.find("HloModule ")
-    found = list(_COMPUTATION.finditer(text))
-    entries = [each[2] for each in found if each[1]]
+    found = list(_computations(text))
+    entries = [name for name, is_entry, _ in found if is_entry]
     if start < 0 or len(entries) != 1:
         raise unreadable("its beginning, which is not that of one program in HLO")
     header = read_attributes(text[start : text.index("\n", start)])
-    computations = {}
-    for each in found:
-        end = text.find("\n}", each.end())
-        computations[each[2]] = Computation(each[2], text[each.end() : len(text) if end < 0 else end])
+    computations = {name: Computation(name, statements) for name, _, statements in found}
     if not computations[entries[0]].instructions:
         raise unreadable(entries[0])
     counts = [int(header.get(key, "1")) for key in ("num_partitions", "replica_count")]
     return Module(computations[entries[0]], computations, prod(counts))
+
+
+def _computations(text: str) -> Iterator[tuple[str, bool, list[str]]]:
+    """Yields the name of each computation, True for the entry, and the texts of its instructions."""
+    lines = iter(text.split("\n"))
+    for line in lines:
+        if found := _COMPUTATION.match(line):
+            yield found[2], found[1] is not None, list(_statements(lines))
+
+
+def _statements(lines: Iterator[str]) -> Iterator[str]:
+    """Yields the instructions of a computation up to the bracket that ends it.
+
+    An instruction ends with the line that closes all its brackets and quotes. The configuration of a Pallas kernel has
+    several lines, and some of them begin with a bracket.
+    """
+    parts, depth, quoted = list[str](), 0, False
+    for line in lines:
+        if not parts and line.startswith("}"):
+            return
+        outside, quote, _ = _QUOTED.sub("", '"' + line if quoted else line).partition('"')
+        depth += sum(map(outside.count, "([{")) - sum(map(outside.count, ")]}"))
+        quoted = bool(quote)
+        parts.append(line)
+        if depth <= 0 and not quoted:
+            yield "\n".join(parts)
+            parts, depth = [], 0
+    if parts:
+        yield "\n".join(parts)
 
 
 def read_attributes(text: str) -> dict[str, str]:

@@ -20,9 +20,10 @@ from jclip.units import format_duration, format_size
 _SHARE = 0.9  # of the memory that is free when a process starts
 _POLL = 0.25  # seconds
 _TAIL = 1 << 20  # bytes at the end of what a process printed that are searched for its error
-# A fatal line of Google's log ("F1201 02:57:07.000807 17252 target.cc:1735] Check failed"), and any line of that log.
+# A fatal line of Google's log, "F1201 02:57:07.000807 17252 target.cc:1735] Check failed"; and any line of that log,
+# with the places in the source that libtpu prints below one.
 _FATAL = re.compile(r"^F\d{4} [\d:.]+ +\d+ \S+\] (.*)", re.MULTILINE)
-_LOGGED = re.compile(r"[IWEF]\d{4} [\d:.]+ +\d+ ")
+_LOGGED = re.compile(r"[IWEF]\d{4} [\d:.]+ +\d+ |=== Source Location Trace|\S+\.(cc|h):\d+$")
 
 
 class Died(Exception):
@@ -102,9 +103,10 @@ class LimitedProcess:
         until = time.monotonic() + seconds
         while not over.wait(_POLL):
             if time.monotonic() > until:
-                self._reason = f"it took longer than {format_duration(seconds)}"
+                self._reason = f"it took longer than {format_duration(seconds)}: allow more (jclip plan --minutes)"
             elif resident(self._process.pid) > self._memory:
-                self._reason = f"it needs more than {format_size(self._memory)} of this machine's memory"
+                most = format_size(self._memory)
+                self._reason = f"it needs more than {most} of this machine's memory: end other programs"
             if self._reason:
                 with suppress(ProcessLookupError):
                     os.killpg(self._process.pid, signal.SIGKILL)
@@ -119,6 +121,8 @@ class LimitedProcess:
         if self._reason:
             return Died(self._reason)
         if code is not None and code < 0:
+            if code == -signal.SIGKILL:  # it could not print why
+                return Died("it was ended by SIGKILL, as systems do when memory runs out")
             with suppress(ValueError):
                 return Died(f"it was ended by {signal.Signals(-code).name}{printed and ': '}{printed}")
         return Died(f"it ended with exit code {code}{printed and ': '}{printed}")

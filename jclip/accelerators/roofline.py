@@ -10,18 +10,19 @@ from jclip.accelerators.targets import Place, Target
 Bound = Literal["products", "memory", "links"]
 
 ASSUMPTIONS = (
-    "Each instruction takes the longer of its products at the peak rate for bfloat16 and its traffic at the memory's "
-    "full bandwidth.",
-    "Collectives are rings over all of a device's links, one after another; between hosts they use the network of all "
-    "devices of the group in a host.",
+    "Each instruction takes the longer of its products at the peak rate and its traffic at the memory's bandwidth.",
+    "The peak rate is that for bfloat16; for float32 on GPUs without bfloat16, whose compiler multiplies in float32.",
+    "Collectives send over all of a device's links, one after another.",
+    "Between hosts with GPUs, reductions and gathers use the network of all their devices in a host, and other "
+    "collectives that of one device.",
     "Communication and computation do not overlap.",
     "Not included: lower rates of small or float32 products, arithmetic other than products, latencies, launches of "
     "kernels, and input.",
 )
 """Sentences for the user about every estimate."""
 CYCLES = (
-    "The compiler's count of cycles also has arithmetic other than products, and the rates that small products reach; "
-    "communication is added to it."
+    "Times come from the compiler's count of cycles, which also has arithmetic other than products, and the rates that "
+    "small products reach; communication is added to it."
 )
 """Sentence for the user about `Estimate.compiler`."""
 
@@ -52,6 +53,11 @@ class Estimate:
         return self.products + self.traffic + self.links
 
     @property
+    def closest(self) -> float:
+        """Seconds of the step by the compiler's own count where there is one, otherwise the sum of the three parts."""
+        return self.seconds if self.compiler is None else self.compiler
+
+    @property
     def bound(self) -> Bound:
         """Part that takes the longest."""
         parts: dict[Bound, float] = {"products": self.products, "memory": self.traffic, "links": self.links}
@@ -60,7 +66,7 @@ class Estimate:
     @property
     def utilisation(self) -> float:
         """Share of the peak rate that the products reach (MFU, recomputed products included)."""
-        return self.peak / self.seconds if self.seconds else 0.0
+        return self.peak / self.closest if self.closest else 0.0
 
 
 def estimate(account: Account, place: Place) -> Estimate:

@@ -19,9 +19,9 @@ from jclip.names import suggestion
 from jclip.plain import shown
 
 GPU_SHARE = 0.92
-"""Share of a GPU's memory that programs may use with XLA_PYTHON_CLIENT_MEM_FRACTION=0.92; jax's default is 0.75.
+"""Share of a GPU's memory that programs may use with XLA_CLIENT_MEM_FRACTION=0.92, as `jclip train` sets it.
 
-The rest is left to the CUDA context and to NCCL's buffers.
+jax's default is 0.75. The rest is left to the CUDA context and to NCCL's buffers.
 """
 
 
@@ -126,19 +126,35 @@ def parse_place(text: str) -> Place:
     """
     name, colon, shape = text.strip().lower().partition(":")
     if name not in TARGETS:
-        raise JclipError(f"{shown(repr(name))} is not a known target: {suggestion(name, list(TARGETS))}")
+        raise JclipError(f"{shown(repr(name))} is not a known target: {_similar(name)}")
     target = TARGETS[name]
     possible = target.arrangement.possible
     if not colon:
         raise JclipError(f"{name} needs a shape, such as {name}:{named(_smallest_host(target))}: {possible}")
+    if re.fullmatch(r"[\dx]+\*\d+|\d+\*[\dx]+", shape):
+        raise JclipError(f"{shape} are several slices or groups of hosts; jclip trains on one: choose {possible}")
     if not re.fullmatch(r"[1-9]\d{0,4}(x[1-9]\d{0,4})*", shape):
         raise JclipError(f"{shown(repr(shape))} is not a shape of {name}: choose {possible}")
     place = Place(target, tuple(map(int, shape.split("x"))))
     if not target.arrangement.has(place.shape):
         nearest = target.arrangement.with_devices(place.devices)
-        hint = f"; with as many devices: {name}:{named(nearest)}" if nearest else ""
+        hint = f"; with {place.devices:,} devices or more: {name}:{named(nearest)}" if nearest else ""
         raise JclipError(f"{name} has no shape {shape}: choose {possible}{hint}")
     return place
+
+
+def _similar(name: str) -> str:
+    """Returns a suggestion for an unknown target: similar ones, or what Google Cloud's name of a slice is here.
+
+    >>> _similar("v5litepod-16"), _similar("v5p-16")
+    ('did you mean v5e:4x4?', 'did you mean v5p:2x2x2?')
+    """
+    if found := re.fullmatch(r"(v3|v4|v5p|v5litepod|v6e)-(\d{1,5})", name):
+        target = TARGETS[found[1].replace("v5litepod", "v5e")]
+        cores = 2 // target.arrangement.devices((1,)) if found[1] in _NAMED_BY_CORES else 1  # of a device
+        if shape := target.arrangement.with_devices(int(found[2]) // cores):
+            return f"did you mean {target.name}:{named(shape)}?"
+    return suggestion(name, list(TARGETS))
 
 
 def _smallest_host(target: Target) -> Shape:
@@ -147,6 +163,7 @@ def _smallest_host(target: Target) -> Shape:
     return shape
 
 
+_NAMED_BY_CORES = ("v3", "v4", "v5p")  # of which a chip has two; others are named by their chips
 _GIB, _TERA, _GIGA = 2**30, 1e12, 1e9
 _FLAT = ((1, 1), (2, 2), (2, 4), (4, 4), (4, 8), (8, 8), (8, 16), (16, 16))
 _DEEP = ((2, 2, 1), (2, 2, 2), (2, 2, 4), (2, 4, 4))

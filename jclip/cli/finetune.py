@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 import tyro
 from rich.table import Table
 
+from jclip.accelerators.targets import GPU_SHARE
 from jclip.cli.options import BundleArgument, read
+from jclip.cli.platforms import take_of_gpus
 from jclip.console import Console
 from jclip.data.importing.encodings import check_encoding
 from jclip.data.importing.parts import Reading
@@ -97,6 +99,7 @@ class FinetuneOptions:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command."""
+    take_of_gpus(GPU_SHARE)
     options = read(FinetuneOptions, arguments, "jclip finetune")
     console = Console(stderr=True, quiet=options.json)
     planned = plan(options.request, console)

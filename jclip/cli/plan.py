@@ -23,7 +23,7 @@ from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit
 from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.run_plan import RunPlan, plan
-from jclip.units import format_duration, format_size
+from jclip.units import format_duration, format_flops, format_size
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PlanOptions:
       memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
       on: compile for devices that need not be attached, by their compiler: v5e:8x8, h100:8, or h100:4x8 for 4 hosts.
       targets: list the devices for --on, with their figures; needs no CONFIG.
-      largest_batch: with --on, look for the largest batch that fits; takes two to four more compilations a stage.
+      largest_batch: with --on, look for the largest batch that fits; takes at most five more compilations a stage.
       minutes: with --on, time limit of one compilation.
       measure: also run a few steps of each stage on the attached devices, on random inputs.
       json: print JSON.
@@ -102,8 +102,8 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
         "peak learning rate": [f"{p.learning_rate:g}" for p in plans],
         "parameters trained": [f"{p.trainable:,}" for p in plans],
         "parameters frozen": [f"{p.frozen:,}" for p in plans],
-        "FLOPs per step": [f"{p.flops_per_step / 1e12:,.3g} TFLOP" for p in plans],
-        "total FLOPs": [f"{p.flops / 1e18:,.3g} EFLOP" for p in plans],
+        "FLOPs per step": [format_flops(p.flops_per_step) for p in plans],
+        "total FLOPs": [format_flops(p.flops) for p in plans],
         "parameters and optimizer state": [format_size(p.state_bytes) for p in plans],
         "devices": [f"{p.devices}" for p in plans],
         "parameters and state, per device": [format_size(p.device_state_bytes) for p in plans],

@@ -9,14 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from jclip.accelerators.roofline import ASSUMPTIONS, CYCLES
-from jclip.accelerators.targets import TARGETS, Place, Target
+from jclip.accelerators.targets import GPU_SHARE, TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
 from jclip.plain import print_json
 from jclip.train.planning.on_target import StageOnTarget
 from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.run_plan import RunPlan
-from jclip.units import format_duration, format_size
+from jclip.units import format_duration, format_flops, format_size
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,9 @@ def list_targets(arguments: Sequence[str]) -> int:
     console = Console()
     console.print(table)
     console.tell(
-        "Memory is what a program may use. TFLOP/s are dense bfloat16. Links are all those of a device to its "
-        "neighbours in a slice or host, and the network is its share of its host's; both in one direction."
+        f"Memory is what a program may use, {GPU_SHARE:.0%} of a GPU's. TFLOP/s are dense bfloat16, of v100 float32. "
+        "Links are all those of a device to its neighbours in a slice or host, and the network is its share of its "
+        "host's; both in one direction. Shapes of TPUs are in chips; v3 and tpu7x have two devices a chip."
     )
     for heading, texts in (
         ("Shapes of", {target.name: target.arrangement.possible for target in TARGETS.values()}),
@@ -79,10 +80,22 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
         table.add_row(heading, *cells)
     console.print(table)
     console.tell(f"Compiled for {target.title} by its own compiler, on this machine. Nothing was run.")
+    console.tell("Figures are of one device, batches of all. Products are matmuls and convolutions, also recomputed.")
+    console.tell(
+        "Available is what its compiler lets a program use."
+        if target.platform == "tpu"
+        else f"Available is {GPU_SHARE:.0%} of a device's memory, which `jclip train` takes."
+    )
+    if any(step.products is None for step in steps):
+        console.tell(
+            "The compiler refuses a step that does not fit, so its products, communication and time are not known. The "
+            "memory that it names may be a fifth too high."
+        )
     if any(step.estimate for step in steps):
-        console.tell(f"Times are estimates, from published rates. {' '.join(ASSUMPTIONS)}")
-    if any(step.estimate and step.estimate.compiler for step in steps):
-        console.tell(CYCLES)
+        counts = any(step.estimate and step.estimate.compiler for step in steps)
+        console.tell("Times are estimates, from published rates:")
+        for sentence in (*ASSUMPTIONS, *([CYCLES] if counts else [])):
+            console.tell(f"- {sentence}")
     for sentence in dict.fromkeys(sentence for step in steps for sentence in step.unknown):
         console.tell(f"Not in the estimate: {sentence}")
 
@@ -99,7 +112,7 @@ def show_measured(found: RunPlan) -> None:
     table.add_row("pairs per second", *(f"{plan.batch_size / each.seconds:,.4g}" for each, plan in pairs))
     if any(step.estimate for step in found.on):
         ratios = (
-            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.seconds:,.3g}")
+            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.closest:,.3g}")
             for each, step in zip(found.measured, found.on, strict=True)
         )
         table.add_row("times the estimate", *ratios)
@@ -116,32 +129,28 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
         "available": [format_size(step.available) for step in steps],
         "headroom": [_headroom(step) for step in steps],
     }
-    if any(step.largest_batch for step in steps):
-        rows["largest batch found that fits"] = [
-            f"{step.largest_batch:,}" if step.largest_batch else "none" for step in steps
-        ]
-    rows["products, per step"] = [_or_none(step.products, lambda count: f"{count / 1e12:,.3g} TFLOP") for step in steps]
+    if any(step.largest_batch or step.too_large_batch for step in steps):
+        rows["largest batch found that fits"] = [_largest(step) for step in steps]
+    rows["products per step"] = [_or_none(step.products, format_flops) for step in steps]
     for kind in dict.fromkeys(kind for step in steps for kind in step.communication or ()):
-        rows[f"{kind}: number, bytes sent"] = [_sent(step, kind) for step in steps]
+        rows[f"{kind}: times, bytes sent"] = [_sent(step, kind) for step in steps]
+    counted = any(step.estimate and step.estimate.compiler for step in steps)
+    parts = "by products + memory + links alone" if counted else "of it products + memory + links"
     rows["estimated time per step"] = [
-        _or_none(step.estimate, lambda found: format_duration(found.seconds)) for step in steps
+        _or_none(step.estimate, lambda found: format_duration(found.closest)) for step in steps
     ]
-    rows["  of it products, memory, links"] = [
+    rows[f"  {parts}"] = [
         _or_none(
             step.estimate,
             lambda found: " + ".join(map(format_duration, (found.products, found.traffic, found.links))),
         )
         for step in steps
     ]
-    if any(step.estimate and step.estimate.compiler for step in steps):
-        rows["  by the compiler's count of cycles"] = [
-            _or_none(step.estimate and step.estimate.compiler, format_duration) for step in steps
-        ]
     rows["estimated use of the peak"] = [
         _or_none(step.estimate, lambda found: f"{found.utilisation:.0%}") for step in steps
     ]
     rows["estimated time of the stage"] = [
-        _or_none(step.estimate, lambda found, plan=plan: format_duration(found.seconds * plan.steps))
+        _or_none(step.estimate, lambda found, plan=plan: format_duration(found.closest * plan.steps))
         for plan, step in zip(plans, steps, strict=True)
     ]
     return rows
@@ -153,6 +162,11 @@ def _headroom(step: StageOnTarget) -> Text:
     return text(f"{format_size(-step.headroom)} too much", "red")
 
 
+def _largest(step: StageOnTarget) -> str:
+    fits = "none" if step.largest_batch is None else f"{step.largest_batch:,}"
+    return f"{fits} or more" if step.too_large_batch is None else f"{fits}, not {step.too_large_batch:,}"
+
+
 def _or_none(value: Any, show: Any) -> str:
     return "-" if value is None else show(value)
 
@@ -161,7 +175,7 @@ def _sent(step: StageOnTarget, kind: str) -> str:
     if step.communication is None:
         return "-"
     found = step.communication.get(kind)
-    return f"{found.instructions}, {format_size(found.wire)}" if found else "0"
+    return f"{found.executions:,}, {format_size(found.wire)}" if found else "0"
 
 
 def as_record(found: RunPlan) -> dict[str, Any]:
@@ -175,7 +189,7 @@ def as_record(found: RunPlan) -> dict[str, Any]:
             **dataclasses.asdict(step),
             "communication": {kind: each._asdict() for kind, each in (step.communication or {}).items()},
             "headroom": step.headroom,
-            "seconds": step.estimate.seconds if step.estimate else None,
+            "seconds": step.estimate.closest if step.estimate else None,
         }
         for step in found.on
     ]

@@ -1,4 +1,4 @@
-"""Keeps jax from looking for accelerators that are not attached, although their compilers are installed.
+"""Environment variables of jax: the platforms that it looks for, and its share of a GPU's memory.
 
 With the compilers of `jclip plan --on`, jax looks for their devices at every start. libtpu and the CUDA plugin then
 write warnings and a traceback before jax falls back to the CPU.
@@ -12,6 +12,8 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pkgutil import iter_modules
 
+SHARES = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
+"""Names of the share of a GPU's memory that jax takes: today's, and the one before. With both, jax does not start."""
 _OURS = ("xla_cuda12", "xla_cuda13")
 # NVIDIA: a driver, a container's, and WSL's. TPU: v2 to v4, and later ones.
 _DEVICES = ("/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg", "/dev/accel*", "/dev/vfio/[0-9]*")
@@ -31,6 +33,12 @@ def skip_absent_accelerators(devices: Iterable[str] = _DEVICES) -> None:
     in_a_pod = any(name.startswith("TPU_") for name in os.environ)
     if plugins <= set(_OURS) and not in_a_pod and not any(glob(pattern) for pattern in devices):
         os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def take_of_gpus(share: float) -> None:
+    """Lets jax take a share of a GPU's memory, unless the user has set one. Call it before jax uses its devices."""
+    if not any(os.environ.get(name) for name in SHARES):
+        os.environ[SHARES[0]] = f"{share}"
 
 
 def _plugins() -> set[str]:

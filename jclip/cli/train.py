@@ -13,6 +13,7 @@ import tyro
 
 from jclip.accelerators.targets import GPU_SHARE
 from jclip.cli.configs import parse
+from jclip.cli.platforms import take_of_gpus
 from jclip.cli.train_words import what_now
 from jclip.console import Console
 from jclip.errors import first_line
@@ -68,8 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _train(arguments: Sequence[str]) -> int:
-    # The share with which plans count, instead of jax's 0.75, unless the user has set one.
-    os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", f"{GPU_SHARE}")
+    take_of_gpus(GPU_SHARE)  # with which plans count; jax's default is 0.75
     options, run = parse(TrainOptions, arguments, "train", lambda options: connect(options.distributed))
     workdir = options.workdir or Path("runs") / ("reduced" if options.reduced else "") / run.name
     on_first(lambda: check_folder(workdir))

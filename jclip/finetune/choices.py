@@ -88,7 +88,6 @@ class Settings:
       buckets: sequence lengths to which shorter texts are padded.
       workers: processes that read images.
       dtype: dtype of the computation.
-      remat: True if activations of layers are recomputed in the backward pass.
       evaluations: number of evaluations in the run.
       patience: evaluations without improvement after which a stage ends.
       minutes: estimated duration.
@@ -106,7 +105,6 @@ class Settings:
     buckets: tuple[int, ...]
     workers: int
     dtype: str
-    remat: bool
     evaluations: int
     patience: int
     minutes: float
@@ -141,7 +139,7 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
     _check(wishes, data, machine)
     good, few = start.skill >= GOOD, data.pairs < FEW
     dtype = "float32" if machine.platform == "cpu" else "bfloat16"
-    batch, micro, remat, batch_rows = _batch(data, model, machine, wishes, dtype)
+    batch, micro, batch_rows = _batch(data, model, machine, wishes, dtype)
     muon = not good and model.parameters <= _SMALL
     rate = _MUON_RATE if muon else learning_rate(model.parameters, batch, start.skill)
     trained = _trained(data, model, machine, start, wishes, rate)
@@ -168,7 +166,6 @@ def choose(data: DataFacts, model: ModelFacts, machine: Machine, start: Start, w
         buckets=buckets,
         workers=workers,
         dtype=dtype,
-        remat=remat,
         evaluations=evaluations,
         patience=patience,
         minutes=trained.minutes,
@@ -286,17 +283,20 @@ def _check(wishes: Wishes, data: DataFacts, machine: Machine) -> None:
 
 def _batch(
     data: DataFacts, model: ModelFacts, machine: Machine, wishes: Wishes, dtype: str
-) -> tuple[int, int, bool, list[Choice]]:
-    """Returns the batch size, micro-batches, rematerialisation, and the choices that explain them."""
+) -> tuple[int, int, list[Choice]]:
+    """Returns the batch size, micro-batches, and the choices that explain them.
+
+    The run decides by itself, on its devices, how much it recomputes (`remat` "auto").
+    """
     # float32 parameters, gradients and AdamW's two slots, replicated on each device.
     state, times = 16 * model.parameters, 2 if dtype == "float32" else 1
     a_pair = times * (model.image.kept + model.text.kept)
     room = machine.memory - state
-    fits, remat = int(room // a_pair), False
+    fits, recomputed = int(room // a_pair), False
     if fits < 16 and model.image.layers:
         # With rematerialisation a layer keeps its input, and one layer at a time its activations.
         deepest = max(model.image.layers, model.text.layers)
-        a_pair, remat = 2 * a_pair // deepest, True
+        a_pair, recomputed = 2 * a_pair // deepest, True
         fits = int(room // a_pair)
     if fits < 1:
         raise JclipError(
@@ -329,9 +329,10 @@ def _batch(
         "memory",
         f"at most {fits} pairs at once per device" + (f", so {micro} micro-batches" if micro > 1 else ""),
         f"estimated, not measured: {format_size(state)} for parameters and AdamW, {format_size(a_pair)} a pair, of "
-        f"{format_size(machine.memory)} ({machine.memory_from})" + (", activations recomputed" if remat else ""),
+        f"{format_size(machine.memory)} ({machine.memory_from})"
+        + (", if activations are recomputed" if recomputed else ""),
     )
-    return batch, micro, remat, [Choice("batch", f"{batch}", why), memory]
+    return batch, micro, [Choice("batch", f"{batch}", why), memory]
 
 
 def _operations(data: DataFacts, model: ModelFacts, *, image: bool) -> float:

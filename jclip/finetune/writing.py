@@ -40,7 +40,6 @@ def configuration(
     inside = folder.is_relative_to(here)
     place = f"str(HERE / {_quoted(folder.relative_to(here))})" if inside else _quoted(folder)
     names = ", ".join(_variable(stage) for stage in plan.stages)
-    remat = f'        remat="layers",  # {why["memory"].why}\n' if plan.remat else ""
     return f'''"""Fine-tuning on your own images, as `jclip finetune` chose it.
 
 The same `jclip finetune` command resumes with this file. To change a choice, edit this file or a copy beside it and
@@ -71,7 +70,7 @@ def config() -> Run:
         starts_from=((r".*", START),),
         seed={seed},
         dtype="{plan.dtype}",  # {why["arithmetic"].why}
-{remat}        evaluations=(Retrieval("{VALID}", DATA, split="{VALID}"),),
+        evaluations=(Retrieval("{VALID}", DATA, split="{VALID}"),),
         evaluate_every={every},  # steps: {plan.evaluations} times in all
         checkpoint_every={5 * every},
         best="{headline}",  # the best checkpoint becomes the bundle "best"

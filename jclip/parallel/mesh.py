@@ -30,10 +30,13 @@ def make_mesh(shape: MeshShape = MeshShape(), devices: Sequence[jax.Device] | No
     """Returns a mesh of all devices, or of those given, with the axes of `MeshShape`.
 
     The last axis gets the fastest links. All axes have the type Auto: XLA chooses the sharding of intermediate arrays.
-    With jax's default, Explicit, the towers would have to declare it. Raises JclipError if the sizes are not valid, or
-    their product is not the number of devices.
+    With jax's default, Explicit, the towers would have to declare it. Raises JclipError if the sizes are not valid,
+    their product is not the number of devices, or the devices are of several TPU slices.
     """
     devices = jax.devices() if devices is None else list(devices)
+    slices = {getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}
+    if len(slices) > 1:  # jax.make_mesh arranges one
+        raise JclipError(f"the devices are of {len(slices)} TPU slices; jclip trains on one: use a larger slice")
     sizes = mesh_sizes(shape, len(devices))
     return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes), devices=devices)
 

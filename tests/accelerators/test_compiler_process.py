@@ -69,6 +69,7 @@ def test_what_the_function_raises_is_raised_here():
         ("crash", r"v5e:2x2: the compiler's process failed: it was ended by SIGABRT: Check failed: z == 1 \(8 vs. 1\)"),
         ("exit", "failed: it ended with exit code 3: cannot open shared object file"),
         ("half", "failed: it ended with exit code 0"),
+        ("killed", "failed: it was ended by SIGKILL, as systems do when memory runs out$"),
     ],
 )
 def test_a_process_that_ends_is_one_line(how, message, capfd):

@@ -5,6 +5,7 @@ import doctest
 import pytest
 
 from jclip.accelerators import groups, hlo_text
+from jclip.accelerators.account import account
 from jclip.accelerators.hlo_text import Array, leaves, read_module, read_shape
 
 
@@ -64,6 +65,39 @@ ENTRY %main (x: f32[2]) -> f32[2] {
     assert list(module.entry.instructions) == ["x", "y"]
     assert list(module.computations) == ["f", "main"]
     assert module.entry.parameters[0].name == "x"
+
+
+def test_an_instruction_may_span_lines():
+    """As a Pallas kernel's metadata do; and quoted text may have lines that look like HLO."""
+    text = r"""HloModule m
+
+%f (p: f32[2]) -> f32[2] {
+  ROOT %p = f32[2]{0} parameter(0)
+}, execution_thread="host"
+
+ENTRY %main (x: f32[2]) -> f32[2] {
+  %x = f32[2]{0} parameter(0)
+  %kernel.1 = (f32[2], f32[2]) custom-call(%x), custom_call_target="tpu_custom_call", frontend_attributes={m={
+"xprof_metadata":"{\"block_q\": 128, \"block_kv\": null}"
+}}, metadata={op_name="jit(f)/pallas_call"}, backend_config={"custom_call_config":{"cost_estimate":{"flops":"7"}}}
+
+  %y = f32[2]{0} get-tuple-element(%kernel.1), index=1, frontend_attributes={kernel_metadata={
+"ir":"module {
+  %z = f32[9] add(%y, %y)
+}
+ENTRY %evil (x: f32[2]) -> f32[2] {"
+}}
+  ROOT %r = f32[2]{0} fusion(%y), calls=%f
+}
+"""
+    module = read_module(text)
+    assert list(module.computations) == ["f", "main"]
+    assert list(module.entry.instructions) == ["x", "kernel.1", "y", "r"]
+    assert module.entry.root.called == ("f",)
+    kernel = module.entry.instructions["kernel.1"]
+    assert (kernel.operands, kernel.attributes["custom_call_target"]) == (("x",), '"tpu_custom_call"')
+    assert kernel.config["custom_call_config"]["cost_estimate"] == {"flops": "7"}
+    assert account(text).products == 7
 
 
 @pytest.mark.parametrize("module", [hlo_text, groups])

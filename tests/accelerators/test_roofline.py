@@ -33,8 +33,10 @@ def test_the_compilers_own_cycles():
         Work("c", "copy-start", 1, 0, 900, 0),
     )
     account = Account(work, (Collective("all-reduce", 1, 50, 50, ((0, 1),)),), ())
-    assert estimate(account, place(clock=30)).compiler == 3 * 90 / 30 + 2 * 400 / 100 + 50 / 50
-    assert estimate(account, place()).compiler is None
+    found, without = estimate(account, place(clock=30)), estimate(account, place())
+    assert found.compiler == found.closest == 3 * 90 / 30 + 2 * 400 / 100 + 50 / 50 != found.seconds
+    assert found.utilisation == 3 * 2000 / 1000 / found.compiler
+    assert without.compiler is None and without.closest == without.seconds == found.seconds
 
 
 def reduce_over(group, kind="all-reduce"):

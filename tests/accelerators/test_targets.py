@@ -1,9 +1,11 @@
 """Targets: their figures against what multiplies up to them, the places that a text names, and what a GPU is called."""
 
 import dataclasses
+import doctest
 
 import pytest
 
+from jclip.accelerators import targets
 from jclip.accelerators.gpu_hosts import GpuHosts
 from jclip.accelerators.targets import GPU_SHARE, TARGETS, parse_place
 from jclip.errors import JclipError
@@ -43,15 +45,22 @@ def test_a_place(text, devices, hosts, name):
         ("v5e:", "'' is not a shape of v5e: choose 1x1, 2x2"),
         ("v5e:2x", "'2x' is not a shape of v5e"),
         ("v5e:-2x2", "'-2x2' is not a shape"),
-        ("v5e:3x3", "v5e has no shape 3x3: choose 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16; with as many devices: "
+        ("v5e:3x3", "v5e has no shape 3x3: choose 1x1, 2x2, 2x4, 4x4, 4x8, 8x8, 8x16, 16x16; with 9 devices or more: "
          "v5e:4x4"),
-        ("v5e:8x4", "v5e has no shape 8x4: choose .*; with as many devices: v5e:4x8"),
+        ("v5e:8x4", "v5e has no shape 8x4: choose .*; with 32 devices or more: v5e:4x8"),
         ("v5e:8x8x8", "v5e has no shape 8x8x8: choose [^;]*$"),  # 512 chips are too many
-        ("v5p:8x4x4", "or ascending multiples of 4 up to 16x16x24; with as many devices: v5p:4x4x8"),
+        ("v5p:8x4x4", "or ascending multiples of 4 up to 16x16x24; with 128 devices or more: v5p:4x4x8"),
         ("v5p:4x4x6", "v5p has no shape 4x4x6"),
-        ("h100:16", "h100 has no shape 16: choose 1 to 8 devices of one host, .*; with as many devices: h100:2x8"),
+        ("h100:16", "h100 has no shape 16: choose 1 to 8 devices of one host, .*; with 16 devices or more: h100:2x8"),
         ("h100:2x3x8", "h100 has no shape 2x3x8"),
         ("h100:9999x8", "h100 has no shape 9999x8"),
+        ("v6e-32", "'v6e-32' is not a known target: did you mean v6e:4x8\\?$"),  # Google Cloud's names
+        ("v5litepod-8", "did you mean v5e:2x4\\?$"),
+        ("v4-16", "did you mean v4:2x2x2\\?$"),
+        ("v3-32", "did you mean v3:4x4\\?$"),
+        ("v5e:8x8*2", "8x8\\*2 are several slices or groups of hosts; jclip trains on one: choose 1x1, 2x2"),
+        ("v5e:2*8x8", "2\\*8x8 are several slices"),
+        ("v5e:8x8*", "'8x8\\*' is not a shape of v5e"),
     ],
 )  # fmt: skip
 def test_no_such_place(text, message):
@@ -116,3 +125,8 @@ def test_a_gpu_as_xla_wants_it():
     assert text.count("{") == text.count("}")
     v100 = TARGETS["v100"].arrangement.gpu.description()
     assert "shared_memory_per_block_optin: 98304" in v100 and "ACCELERATED" not in v100
+
+
+def test_examples():
+    found = doctest.testmod(targets)
+    assert found.attempted and not found.failed

@@ -5,9 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from jaxlib.xla_client import generate_pjrt_gpu_plugin_options
 
-from jclip.cli import platforms
-from jclip.cli.platforms import skip_absent_accelerators
+from jclip.cli import finetune, platforms, train
+from jclip.cli.platforms import SHARES, skip_absent_accelerators
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +58,13 @@ def test_plugins_are_found(tmp_path):
         check=True,
     )
     assert "xla_other" in done.stdout
+
+
+@pytest.mark.parametrize("given", [None, *SHARES])
+@pytest.mark.parametrize("command", [train, finetune])
+def test_the_users_share_of_a_gpus_memory_counts(command, given, monkeypatch):
+    for name in SHARES:  # jax takes "" as not set
+        monkeypatch.setenv(name, "0.5" if name == given else "")
+    with pytest.raises(SystemExit):
+        command.main(["--help"])
+    assert generate_pjrt_gpu_plugin_options()["memory_fraction"] == (0.5 if given else 0.92)  # jax refuses two

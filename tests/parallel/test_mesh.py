@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import jax
 import pytest
 from jax.sharding import AxisType
@@ -40,3 +42,10 @@ def test_impossible_shapes_are_refused(shape, message):
     with pytest.raises(JclipError, match=message) as caught:
         make_mesh(shape)
     assert "\n" not in str(caught.value)
+
+
+def test_several_slices_are_refused():
+    """jax.make_mesh has no order for them."""
+    slices = [SimpleNamespace(platform="tpu", slice_index=each // 4) for each in range(8)]
+    with pytest.raises(JclipError, match="the devices are of 2 TPU slices; jclip trains on one"):
+        make_mesh(devices=slices)

@@ -31,7 +31,7 @@ class CpuCompiler:
     def __init__(self, place):
         self.place, self.devices = place, jax.devices()[: place.devices]
 
-    def compile(self, lowered):
+    def compile(self, lowered, words):
         program = lowered.compile()
         found = program.memory_analysis()
         arguments = found.argument_size_in_bytes
@@ -115,7 +115,7 @@ def test_arguments_that_a_step_does_not_use_are_counted(used, needed, run):
     assert part.stage.batch_size == 8 and arguments > bytes_per_device(part.state_shapes, part.shardings)
 
     class Fixed:
-        def compile(self, lowered):
+        def compile(self, lowered, words):
             return Compiled(1000, 2000, arguments + used, "", 0.1)
 
     assert on_target.compile_part(Fixed(), part).needed == needed
@@ -126,7 +126,8 @@ def test_the_largest_batch_is_looked_for(run, compilers):
     found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4")
     assert found.on[0].largest_batch > 8 and found.on[0].largest_batch % 8 == 0
     asked = [call[2] for call in compilers.calls if call != "closed"]
-    assert asked[:2] == [8, 16] and len(asked) <= 5 and found.on[0].largest_batch in asked
+    assert asked[:2] == [8, 16] and len(asked) <= 6 and found.on[0].largest_batch in asked
+    assert found.on[0].too_large_batch in (None, *asked) and found.on[0].too_large_batch != found.on[0].largest_batch
 
 
 def test_what_makes_it_fit_is_found_by_that_compiler(run, compilers):
@@ -149,7 +150,7 @@ def test_a_compiler_that_fails(run, compilers):
     compilers.calls.clear()
     compilers.failing = (2,)  # while it looks for the largest batch: the plan is made all the same
     (step,) = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4").on
-    assert step.largest_batch is None and step.needed > 0
+    assert (step.largest_batch, step.too_large_batch) == (8, None) and step.needed > 0
 
 
 @pytest.mark.parametrize(
@@ -188,13 +189,19 @@ def test_for_people(compilers, capsys, monkeypatch):
     command = ["plan", CONFIG, "--reduced", "--on", "v5e:2x4"]
     assert main([*command, "--no-largest-batch"]) == 0
     printed = capsys.readouterr().out
-    for words in ("on v5e:2x4: 8 x TPU v5e, each", "headroom", "all-reduce: number, bytes sent", "Times are estimates"):
+    for words in (
+        "on v5e:2x4: 8 x TPU v5e, each",
+        "headroom",
+        "all-reduce: times, bytes sent",
+        "Times are estimates",
+        "Available is what its compiler lets a program use",
+    ):
         assert words in printed
     assert "largest batch" not in printed and "too much" not in printed
     compilers.limit(1000)
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "KiB too much" in printed and "None of the settings tried" in printed
+    assert "KiB too much" in printed and "None of the settings tried" in printed and "none, not 8" in printed
 
 
 def test_as_json(compilers, capsys):
@@ -211,6 +218,8 @@ def test_as_json(compilers, capsys):
 def test_targets_are_listed(capsys):
     assert main(["plan", "--targets"]) == 0
     printed = capsys.readouterr().out
+    cores = [name for name, target in TARGETS.items() if getattr(target.arrangement, "devices_per_chip", 1) == 2]
+    assert cores == ["v3", "tpu7x"] and "v3 and tpu7x have two devices a chip" in printed
     assert all(name in printed for name in TARGETS) and "Sources of v5e: Google Cloud TPU documentation" in printed
     assert main(["plan", "--targets", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)

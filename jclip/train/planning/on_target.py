@@ -4,15 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from jclip.accelerators.account import Account, Communication, account
-from jclip.accelerators.compiler import Compiled, Compiler, CompilerFailed
+from jclip.accelerators.compiler import Compiled, Compiler
 from jclip.accelerators.compiler_process import SECONDS, CompilerProcess
 from jclip.accelerators.roofline import Estimate, estimate
 from jclip.accelerators.targets import Place
+from jclip.errors import JclipError
 from jclip.parallel.replication import Replication
 from jclip.parallel.sharding import batch_devices
 from jclip.train.assembly import Devices, StageParts, assemble, devices_of
 from jclip.train.configuration import Run
-from jclip.train.planning.batches import largest_batch
+from jclip.train.planning.batches import Batches, largest_batch
 from jclip.train.planning.fitting import Fit, fit
 from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage, whole_state_bytes
 from jclip.train.planning.remat import Choice, choose
@@ -32,7 +33,8 @@ class StageOnTarget:
       communication: number and bytes of collectives by kind; None as above.
       estimate: estimated time of the step; None as above.
       unknown: sentences about what the account leaves out.
-      largest_batch: largest global batch that fits; None if it was not asked for, or if none fits.
+      largest_batch: largest global batch that was found to fit; None if it was not asked for, or if none was found.
+      too_large_batch: smallest global batch that was found not to fit; None as above.
       compile_seconds: duration of the compilation.
     """
 
@@ -44,6 +46,7 @@ class StageOnTarget:
     estimate: Estimate | None
     unknown: tuple[str, ...]
     largest_batch: int | None
+    too_large_batch: int | None
     compile_seconds: float
 
     @property
@@ -75,7 +78,7 @@ def plan_on(
     The budgets are in steps or examples.
 
     Args:
-      largest: look for the largest batch of each stage that fits with the same `remat`. It takes two to four more
+      largest: look for the largest batch of each stage that fits with the same `remat`. It takes at most five more
         compilations.
       seconds: time limit of one compilation.
       progress: receives a description of the current step.
@@ -85,7 +88,7 @@ def plan_on(
       MissingExtra: the compiler is not installed.
       CompilerFailed: the compiler crashed, refuses the program, or exceeded a limit.
     """
-    doing = ""
+    doing = wanted = ""
 
     def tell(words: str) -> None:
         progress(f"{place.name}: {doing}: {words}")
@@ -93,6 +96,9 @@ def plan_on(
     with CompilerProcess(place, seconds=seconds, progress=tell) as process:
 
         def need(changed: Run, index: int) -> int:
+            nonlocal doing
+            stage = changed.stages[index]
+            doing = f"looking for {wanted}: stage {index + 1} ({stage.name}), batch of {stage.batch_size:,}"
             found: Compiled = process.call(compile_stage, changed, index)
             return found.needed
 
@@ -102,13 +108,13 @@ def plan_on(
             tell("loading the compiler")
             stages.append(process.call(assemble_stage, run, index))
         for index, each in enumerate(stages):
-            doing = f"looking for the largest batch of stage {index + 1}"
+            wanted = "the largest batch"
             same = replace(run, remat=each.plan.remat)
-            batch = _largest_batch(same, index, each, need) if largest else None
-            found.append(_on_target(each, place, batch))
+            batches = _largest_batch(same, index, each, need) if largest else Batches(None, None)
+            found.append(_on_target(each, place, batches))
         fits = None
         if not all(each.compiled.fits for each in stages):
-            doing = "looking for changes that fit"
+            wanted = "changes that fit"
             needs = tuple(each.compiled.needed for each in stages)
             fits = fit(run, place.target.memory, needs, need, devices=place.devices)
     return tuple(each.plan for each in stages), stages[0].replication, fits, tuple(found)
@@ -142,28 +148,28 @@ def compile_part(compiler: Compiler, part: StageParts) -> Compiled:
 
     If saving the state needs more, that counts, as in `device_bytes`.
     """
-    found = compiler.compile(lower_step(part))
+    found = compiler.compile(lower_step(part), f"compiling with remat {part.remat}")
     unused = max(argument_bytes(part) - found.arguments, 0) if found.arguments else 0
     return replace(found, needed=max(found.needed + unused, whole_state_bytes(part)))
 
 
-def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> int | None:
-    """Returns the largest batch of a stage that fits; None if none does, or the compiler fails."""
+def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> Batches:
+    """Returns the largest batch of a stage that fits, as far as it is found before the compiler fails."""
     configured = run.stages[index]
     step = stage.parts * configured.micro_batches
 
-    def needed(batch: int) -> int:
+    def needed(batch: int) -> int | None:
         stages = list(run.stages)
         stages[index] = replace(configured, batch_size=batch)
-        return need(replace(run, stages=tuple(stages)), index)
+        try:
+            return need(replace(run, stages=tuple(stages)), index)
+        except JclipError:  # the compiler crashes or exceeds a limit, or the run cannot have this batch
+            return None
 
-    try:
-        return largest_batch(needed, configured.batch_size, stage.compiled.needed, step, stage.compiled.available)
-    except CompilerFailed:
-        return None
+    return largest_batch(needed, configured.batch_size, stage.compiled.needed, step, stage.compiled.available)
 
 
-def _on_target(stage: Assembled, place: Place, batch: int | None) -> StageOnTarget:
+def _on_target(stage: Assembled, place: Place, batches: Batches) -> StageOnTarget:
     compiled = stage.compiled
     counted: Account | None = account(compiled.text) if compiled.text else None
     return StageOnTarget(
@@ -174,6 +180,7 @@ def _on_target(stage: Assembled, place: Place, batch: int | None) -> StageOnTarg
         communication=counted.by_kind() if counted else None,
         estimate=estimate(counted, place) if counted else None,
         unknown=counted.unknown if counted else (),
-        largest_batch=batch,
+        largest_batch=batches.fits,
+        too_large_batch=batches.too_large,
         compile_seconds=compiled.seconds,
     )

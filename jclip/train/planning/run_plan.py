@@ -72,7 +72,7 @@ def plan(
       compiled: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       tflops: sustained rate of one device in TFLOP/s, to estimate the time.
       memory: memory of one device in GiB, for `fit` and `remat`; by default as the device reports. Needs `compiled`.
-      largest_batch: look for the largest batch that fits on the target; two to four more compilations a stage.
+      largest_batch: look for the largest batch that fits on the target; at most five more compilations a stage.
       seconds: time limit of one compilation for the target.
       measured: also run a few steps of each stage on the attached devices, on random inputs.
       progress: receives a description of the current step.

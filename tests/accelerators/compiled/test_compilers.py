@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from jclip.accelerators.account import account
 from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.peaks import peak_of
@@ -99,6 +100,25 @@ def test_a_compiler_that_aborts():
         ):
             process.call(product, 1024, 512)
         assert process.call(layout)[0] == 512  # another process
+
+
+def splash(compiler):
+    """Returns the program of jax's splash attention, a Pallas kernel whose text spans lines."""
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernel
+    from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+    attend = kernel.make_splash_mha(masks.MultiHeadMask([masks.CausalMask((128, 128))]), head_shards=1, q_seq_shards=1)
+    whole = NamedSharding(jax.make_mesh((1,), ("data",), devices=compiler.devices), PartitionSpec())
+    x = jax.ShapeDtypeStruct((1, 128, 128), jnp.bfloat16, sharding=whole)
+    return compiler.compile(jax.jit(attend).lower(x, x, x)).text
+
+
+def test_a_pallas_kernel(processes):
+    text = processes("v5e:1x1").call(splash)
+    assert "={\n" in text
+    found = account(text)
+    assert found.unknown and "the products of tpu_custom_call are not counted" in found.unknown[0]
+    assert any(each.opcode == "custom-call" and each.traffic >= 4 * 2 * 128 * 128 for each in found.work)
 
 
 def test_results_are_kept(monkeypatch, tmp_path):
