@@ -5,9 +5,9 @@
     python -m benchmarks.frozen_memory --on v5e:2x4 --models altclip/vit_l_14
 
 "before" has all frozen parameters on the devices in float32, as a CPU has them. "now" has what a step reads, as it
-reads it; the originals are in the host's memory. In bfloat16, with the parameters on every device. `--on` compiles every
-stage twice, with rematerialisation "dots" and 64 pairs a device, which takes minutes. It needs the compiler of the
-devices (the extra `plan-cuda` or `plan-tpu`), and not the devices.
+reads it; the originals are in the host's memory. In bfloat16, with the parameters on every device. `--on` compiles
+every stage twice, with rematerialisation "dots" and 64 pairs a device, which takes minutes. It needs the compiler of
+the devices (the extra `plan-cuda` or `plan-tpu`), and not the devices.
 """
 
 import argparse

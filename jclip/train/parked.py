@@ -39,8 +39,8 @@ class Parked:
     def on_devices(self, dtype: Any = None) -> jax.Array:
         """Returns the array on the devices, converted to `dtype` if it is given. Processes exchange nothing."""
 
-        def shard(index: tuple[slice, ...]) -> np.ndarray:
-            return self.shards[_key(index, self.shape)].astype(dtype or self.dtype, copy=False)
+        def shard(index: tuple[slice, ...] | None) -> np.ndarray:
+            return self.shards[_key(index or (), self.shape)].astype(dtype or self.dtype, copy=False)
 
         return jax.make_array_from_callback(self.shape, self.sharding, shard)
 
