@@ -2,7 +2,7 @@
 
 Between the steps of such a stage its state holds `Parked` arrays instead of the frozen parameters. A step takes its own
 copy of what it reads of them (`jclip.train.reads`). Checkpoints, evaluations, bundles and the next stage take the whole
-state, for which the originals are copied to the devices: 1.1 GiB for ViT-L/14, a tenth of a second over PCIe.
+state, for which the originals are copied to the devices and deleted there afterwards: 1.1 GiB for ViT-L/14.
 
 Each process keeps the shards of its own devices, so nothing is exchanged and every sharding is possible. An array with
 memory_kind="pinned_host" would be kept once for each device, even if it is replicated, and no function could take it

@@ -9,7 +9,9 @@ from jclip.accelerators.roofline import estimate
 from jclip.configs.loading import load_config
 from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape
+from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning.on_target import assemble_stage
+from jclip.train.planning.plan import argument_bytes, lower_step
 from jclip.train.planning.reduced import reduce
 
 pytestmark = pytest.mark.slow
@@ -48,6 +50,24 @@ def compiled(processes, place, run, index):
 def test_every_stage(place, recipe, index, runs, processes):
     _, found = compiled(processes, place, runs(recipe), index)
     assert "all-reduce" in found.by_kind() or "reduce-scatter" in found.by_kind()
+
+
+def arguments(compiler, run, own_memory):
+    """Returns the bytes of the first stage's arguments on one device, and those that the compiled step has."""
+    devices = devices_of(run, compiler.devices)
+    assert devices.own_memory
+    part = assemble(run, 0, replace(devices, own_memory=own_memory))
+    return argument_bytes(part), compiler.compile(lower_step(part)).arguments
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("place", PLACES)
+def test_frozen_parameters_are_in_the_hosts_memory(place, recipe, runs, processes):
+    """The image tower is on the devices in bfloat16, or not at all in AltCLIP's first stage."""
+    (before, had), (now, has) = (processes(place).call(arguments, runs(recipe), own) for own in (False, True))
+    image = processes(place).call(assemble_stage, runs(recipe), 0).plan.host_bytes
+    assert before - now > (0.9 if recipe.startswith("altclip") else 0.4) * image
+    assert had - has > 0.9 * (before - now)  # TPUs pad arguments
 
 
 @pytest.mark.parametrize("form", ["dense", "chunked", "ring"])
