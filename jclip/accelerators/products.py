@@ -22,7 +22,7 @@ _CONVOLUTION = "__cudnn$conv"
 NO_PRODUCTS = frozenset(
     {
         "AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
-        "GatherScatterIndicesBitpacked", "Sharding", "annotate_device_placement", "TopK", "PartialReduce",
+        "Sharding", "annotate_device_placement", "TopK", "PartialReduce", "GatherScatterIndicesBitpacked",
     }
 )  # fmt: skip
 """Custom calls that multiply nothing."""

@@ -55,3 +55,19 @@ def test_pairs_of_positions_are_those_that_one_would_count(size, kernel, stride,
     positions = (output * stride + place * right - before for output in range(outputs) for place in range(kernel))
     counted = sum(at % left == 0 and 0 <= at // left < size for at in positions)
     assert products(f"f32[1,{size},1]", f"f32[{kernel},1,1]", f"f32[1,{outputs},1]", labels) == 2 * counted
+
+
+def test_custom_calls_that_multiply_nothing():
+    """The packed indices of TPU's gathers; of another custom call it is said that it is not counted."""
+
+    def unknown(target):
+        return account(f"""HloModule m
+
+ENTRY %main (x: s32[8]) -> s32[8] {{
+  %x = s32[8] parameter(0)
+  ROOT %y = s32[8] custom-call(%x), custom_call_target="{target}"
+}}
+""").unknown
+
+    assert unknown("GatherScatterIndicesBitpacked") == ()
+    assert unknown("theirs") == ("y: the products of theirs are not counted",)
