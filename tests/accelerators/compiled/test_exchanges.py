@@ -109,11 +109,11 @@ ROWS: Counts = {(GATHERED, "tokens"): 1, (SENT, "states"): 1}
 """The ids, and the gradients of their rows, which are smaller than a table with more rows than a device has tokens."""
 ONE_LESS: Counts = {(REDUCED, "parameter"): -1}
 """The gradient of such a table is not summed."""
-RESNET: Counts = {(GATHERED, "parameter"): 2 * (18 + 4) + 1, (REDUCED, "parameter"): 19 * (2 + 2) - 4 + 10 + 19 + 9}
+RESNET: Counts = {(GATHERED, "parameter"): 2 * (18 + 4) + 1, (REDUCED, "parameter"): 19 * (2 + 2) - 4 + 19 + 9}
 """A small RN50 has 19 convolutions, each with a norm. Gathered in both passes are all kernels except the first, whose
 three input channels are not split, and the four matrices of the attention; and the positions once. Summed are the mean
-and variance of each norm and its two gradients, of which a block's last norm and that of its shortcut share one, while
-ten means are summed twice; the gradients of the kernels, and those of the attention."""
+and variance of each norm and its two gradients, of which a block's last norm and that of its shortcut share one; the
+gradients of the kernels, and those of the attention."""
 RN50, ALTCLIP = "chinese_clip/rn50", "altclip/vit_l_14"
 BOTH = gradients(*TOWERS)
 STUDENT = total(gradients("text"), {(REDUCED, "parameter"): 2 + 2})
