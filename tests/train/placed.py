@@ -2,12 +2,10 @@
 
 import jax
 
-from jclip.parallel.sharding import on_mesh
-
 
 def taken(part):
     """Returns the shapes, with their shardings, of the state, constants and batch of a stage's step."""
-    return on_mesh(part.state_shapes, part.shardings), part.program.constants, part.program.batch
+    return part.taken, part.program.constants, part.program.batch
 
 
 def moved(given, places):
