@@ -130,7 +130,7 @@ def _whole(blocks: forms.Blocks, mesh: Mesh | None) -> Callable[..., forms.PairS
     Otherwise XLA may also split the columns, over "tensor", and permute the texts for it.
     """
     form = partial(forms.dense, blocks=blocks)
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return form
     everywhere = NamedSharding(mesh, PartitionSpec())
 

@@ -173,8 +173,10 @@ class Bert(nn.Module):
         # An id outside the vocabulary gives NaN, not the nearest row, so that a wrong tokenizer is noticed.
         # Embeddings are summed in float32 even if they are stored in bfloat16.
         positions, table = self._positions(mask_bl), self.position_embedding
-        # Equal positions of all examples are few rows, but a position embedding is small.
-        position_bld = rows_of(table, positions) if len(positions) > 1 else jnp.take(gathered(table), positions, axis=0)
+        if positions.shape[0] == 1:  # equal in all examples
+            position_bld = jnp.take(gathered(table), positions, axis=0)
+        else:
+            position_bld = rows_of(table, positions)
         x_bld = rows_of(self.word_embedding, ids_bl).astype(jnp.float32)
         x_bld = by_example(x_bld + position_bld.astype(jnp.float32) + gathered(self.token_type_embedding)[0])
         embedding_seeds_b2, layer_seeds_lb2 = self._seeds(rows_b)
