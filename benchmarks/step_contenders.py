@@ -55,7 +55,7 @@ class JclipStep:
 
         from jclip.train.assembly import assemble, devices_of
         from jclip.train.planning.flops import count_flops
-        from jclip.train.planning.plan import device_bytes
+        from jclip.train.planning.stage_plan import device_bytes
 
         devices = devices_of(run, jax.devices()[:1])  # as PyTorch
         part = assemble(run, index, devices)

@@ -21,8 +21,8 @@ from jclip.parallel.replication import Replication
 from jclip.plain import print_json
 from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit
-from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.run_plan import RunPlan, plan
+from jclip.train.planning.stage_plan import StagePlan
 from jclip.units import format_duration, format_flops, format_size
 
 

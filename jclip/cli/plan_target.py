@@ -14,8 +14,8 @@ from jclip.cli.options import read
 from jclip.console import Console, text
 from jclip.plain import print_json
 from jclip.train.planning.on_target import StageOnTarget
-from jclip.train.planning.plan import StagePlan
 from jclip.train.planning.run_plan import RunPlan
+from jclip.train.planning.stage_plan import StagePlan
 from jclip.units import format_duration, format_flops, format_size
 
 

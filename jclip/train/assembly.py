@@ -249,8 +249,8 @@ def assemble(run: Run, index: int, devices: Devices, inputs: Inputs | None = Non
     """Builds the parts of the stage at `index`, of a run that has been checked.
 
     Without `inputs`, which `open_stage` returns, nothing is read. If the run's `remat` is "auto", the stage has "none"
-    until `planning.remat.choose`. Raises JclipError if a rule of the optimizer matches
-    nothing, or a budget in epochs has no data to count.
+    until `planning.remat.choose_remat`. Raises JclipError if a rule of the optimizer matches nothing, or a budget in
+    epochs has no data to count.
     """
     stage, mesh, variables = run.stages[index], devices.mesh, shapes(run.model)
     # The parameters, as the model has them and as the stage holds them.

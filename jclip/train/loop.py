@@ -28,8 +28,8 @@ from jclip.train.logging.meter import Profiler
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
 from jclip.train.outcome import Outcome
-from jclip.train.planning.plan import device_bytes
-from jclip.train.planning.remat import choose
+from jclip.train.planning.remat import choose_remat
+from jclip.train.planning.stage_plan import device_bytes
 from jclip.train.preparing import begin, prepare, sample_data
 from jclip.train.saver import Saver
 from jclip.train.stage_loop import Instruments, StageLoop
@@ -158,7 +158,7 @@ class _Job:
         part = self.parts[position.stage]
         if position.step == part.steps or self.instruments.evaluating.patience_is_spent(position):
             return state, position
-        choice = choose(part, least_device_memory(), device_bytes)
+        choice = choose_remat(part, least_device_memory(), device_bytes)
         self.instruments.log.write("remat", position, {"remat": choice.part.remat, "reason": choice.reason})
         return StageLoop(choice.part, self.instruments).train(state, position)
 

@@ -28,7 +28,7 @@ from jclip.train.checks import check
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
 from jclip.train.planning.flops import count_flops
-from jclip.train.planning.plan import plan_stages
+from jclip.train.planning.stage_plan import plan_stages
 from jclip.train.preparing import prepare
 from tests.train.runs import RECIPES, Watch, holey_pairs, leaves, losses
 

@@ -26,7 +26,7 @@ from jclip.train.configuration import Monitor, Run
 from jclip.train.identity import check_same, identity
 from jclip.train.objectives.contrastive import Contrastive
 from jclip.train.objectives.teacher_learning import TeacherLearning
-from jclip.train.planning.plan import plan_stages
+from jclip.train.planning.stage_plan import plan_stages
 
 NAN, INF = float("nan"), float("inf")
 

@@ -17,8 +17,8 @@ from jclip.extras import MissingExtra
 from jclip.parallel.sharding import bytes_per_device
 from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning import on_target
-from jclip.train.planning.plan import argument_bytes
 from jclip.train.planning.run_plan import plan
+from jclip.train.planning.stage_plan import argument_bytes
 from tests.train.toy import toy_run
 
 GIB = 2**30

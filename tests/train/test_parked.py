@@ -16,7 +16,7 @@ from jclip.parallel.mesh import MeshShape, make_mesh
 from jclip.train.health import first_broken
 from jclip.train.loop import train
 from jclip.train.parked import Parked, on_devices, parked, unparked
-from jclip.train.planning.plan import device_bytes, plan_stages, whole_state_bytes
+from jclip.train.planning.stage_plan import device_bytes, plan_stages, whole_state_bytes
 from jclip.train.state import TrainState
 from tests.train.assembled import assembled, shapes_of
 from tests.train.runs import Watch, assert_same_bundles, losses

@@ -9,8 +9,8 @@ import pytest
 from jclip.parallel.memory import device_memory, least_device_memory
 from jclip.train.assembly import assemble, devices_of
 from jclip.train.loop import train
-from jclip.train.planning.plan import device_bytes, plan_stages
-from jclip.train.planning.remat import choose
+from jclip.train.planning.remat import choose_remat
+from jclip.train.planning.stage_plan import device_bytes, plan_stages
 from jclip.units import format_size
 from tests.train.runs import Watch, assert_same_bundles, leaves
 
@@ -31,23 +31,23 @@ def measured(part):
 )
 def test_the_first_that_fits(part, memory, word):
     """A step may take 95 % of the memory."""
-    choice = choose(part, memory, measured)
+    choice = choose_remat(part, memory, measured)
     assert choice.part.remat == choice.part.context.towers.compute.remat == word
     assert choice.part.state_shapes == part.state_shapes
 
 
 def test_what_was_measured_is_said(part):
-    assert choose(part, 100, measured).reason == "50 bytes of 100 bytes are needed; none would need 100 bytes"
-    assert choose(part, 1, measured).reason == "none would need 100 bytes, dots would need 50 bytes of 1 bytes"
+    assert choose_remat(part, 100, measured).reason == "50 bytes of 100 bytes are needed; none would need 100 bytes"
+    assert choose_remat(part, 1, measured).reason == "none would need 100 bytes, dots would need 50 bytes of 1 bytes"
 
 
 def test_a_small_step_is_not_measured(part):
-    choice = choose(part, 2**40, lambda part: pytest.fail("measured"))
+    choice = choose_remat(part, 2**40, lambda part: pytest.fail("measured"))
     assert choice.part is part and part.remat == "none"
 
 
 def test_devices_that_do_not_say(part):
-    choice = choose(part, None, lambda part: pytest.fail("measured"))
+    choice = choose_remat(part, None, lambda part: pytest.fail("measured"))
     assert (choice.part.remat, choice.reason) == ("dots", "the devices do not report their memory")
 
 
@@ -55,7 +55,7 @@ def test_devices_that_do_not_say(part):
 def test_a_configured_word_stays(chinese_clip, word):
     run = replace(chinese_clip, remat=word)
     part = assemble(run, 0, devices_of(run))
-    choice = choose(part, 1, lambda part: pytest.fail("measured"))
+    choice = choose_remat(part, 1, lambda part: pytest.fail("measured"))
     assert choice.part is part and part.remat == word
 
 
@@ -65,10 +65,10 @@ def test_a_step_that_the_compiler_refuses(part):
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm")
         return measured(part)
 
-    choice = choose(part, 60, refused)
+    choice = choose_remat(part, 60, refused)
     assert (choice.part.remat, choice.reason) == ("dots", "50 bytes of 60 bytes are needed; none would need too much")
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
-        choose(part, 60, lambda part: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
+        choose_remat(part, 60, lambda part: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
 
 
 def test_what_is_measured_is_not_compiled_again(chinese_clip):
@@ -77,7 +77,7 @@ def test_what_is_measured_is_not_compiled_again(chinese_clip):
     part = assemble(run, 0, devices_of(run))
     need = device_bytes(part)
     program = next(iter(part._programs.values()))
-    chosen = choose(part, 2 * need, device_bytes)
+    chosen = choose_remat(part, 2 * need, device_bytes)
     assert chosen.reason == f"{format_size(need)} of {format_size(2 * need)} are needed"
     assert chosen.part is part and list(part._programs.values()) == [program]
     (plan,) = plan_stages(run, devices_of(run), compiled=True, memory=2 * need)

@@ -16,8 +16,8 @@ from jclip.parallel.mesh import MeshShape, mesh_sizes
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import devices_of
 from jclip.train.configuration import Run
-from jclip.train.planning.plan import assemble_shapes, device_bytes
-from jclip.train.planning.remat import choose
+from jclip.train.planning.remat import choose_remat
+from jclip.train.planning.stage_plan import assemble_shapes, device_bytes
 
 _WORTH = 0.98  # a change is not worth its cost if the step then needs more than this share of what it needed
 
@@ -53,7 +53,7 @@ def compiled_need(run: Run, index: int, tokenizer: Tokenizer | None = None, memo
     Raises JclipError if the run is not valid, or cannot run on these devices.
     """
     part = assemble_shapes(run, index, devices_of(run), tokenizer)
-    return device_bytes(choose(part, memory, device_bytes).part)
+    return device_bytes(choose_remat(part, memory, device_bytes).part)
 
 
 def fit(

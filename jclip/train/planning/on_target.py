@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from jclip.accelerators.account import Account, Communication, account
 from jclip.accelerators.compiler import Compiled, Compiler
@@ -13,10 +14,10 @@ from jclip.parallel.replication import Replication
 from jclip.parallel.sharding import batch_devices
 from jclip.train.assembly import Devices, StageParts, assemble, devices_of
 from jclip.train.configuration import Run
-from jclip.train.planning.batches import Batches, largest_batch
 from jclip.train.planning.fitting import Fit, fit
-from jclip.train.planning.plan import StagePlan, argument_bytes, lower_step, plan_stage, whole_state_bytes
-from jclip.train.planning.remat import Choice, choose
+from jclip.train.planning.largest_batch import Batches, largest_batch
+from jclip.train.planning.remat import ChosenRemat, choose_remat
+from jclip.train.planning.stage_plan import StagePlan, argument_bytes, lower_step, plan_stage, whole_state_bytes
 
 Progress = Callable[[str], object]
 
@@ -65,6 +66,22 @@ class Assembled:
     compiled: Compiled
 
 
+class TargetPlan(NamedTuple):
+    """Plan of a run on a target's devices.
+
+    Attributes:
+      stages: plan of each stage.
+      replication: replicated parameters.
+      fit: changes with which the run fits; None if it fits as it is.
+      steps: each stage's compiled step.
+    """
+
+    stages: tuple[StagePlan, ...]
+    replication: Replication
+    fit: Fit | None
+    steps: tuple[StageOnTarget, ...]
+
+
 def plan_on(
     run: Run,
     place: Place,
@@ -72,10 +89,8 @@ def plan_on(
     largest: bool = True,
     seconds: float = SECONDS,
     progress: Progress = lambda words: None,
-) -> tuple[tuple[StagePlan, ...], Replication, Fit | None, tuple[StageOnTarget, ...]]:
-    """Returns the plan of each stage, the replicated parameters, changes that make the run fit, and the compiled steps.
-
-    The budgets are in steps or examples.
+) -> TargetPlan:
+    """Plans a run, whose budgets are in steps or examples, on the devices of a place.
 
     Args:
       largest: look for the largest batch of each stage that fits with the same `remat`. It takes at most five more
@@ -117,7 +132,7 @@ def plan_on(
             wanted = "changes that fit"
             needs = tuple(each.compiled.needed for each in stages)
             fits = fit(run, place.target.memory, needs, need, devices=place.devices)
-    return tuple(each.plan for each in stages), stages[0].replication, fits, tuple(found)
+    return TargetPlan(tuple(each.plan for each in stages), stages[0].replication, fits, tuple(found))
 
 
 def assemble_stage(compiler: Compiler, run: Run, index: int) -> Assembled:
@@ -134,13 +149,13 @@ def compile_stage(compiler: Compiler, run: Run, index: int) -> Compiled:
     return replace(compile_part(compiler, choice.part), text="")
 
 
-def _chosen(compiler: Compiler, run: Run, index: int, devices: Devices) -> Choice:
+def _chosen(compiler: Compiler, run: Run, index: int, devices: Devices) -> ChosenRemat:
     """Returns a stage with the least recomputation that fits, as far as the run leaves the choice."""
 
     def needed(part: StageParts) -> int:
         return compile_part(compiler, part).needed  # kept, so that the chosen one is not compiled again
 
-    return choose(assemble(run, index, devices), compiler.place.target.memory, needed)
+    return choose_remat(assemble(run, index, devices), compiler.place.target.memory, needed)
 
 
 def compile_part(compiler: Compiler, part: StageParts) -> Compiled:

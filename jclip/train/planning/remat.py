@@ -17,8 +17,8 @@ _SAFETY = 4  # a step with an estimate below a fourth of the memory is not compi
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Choice of a stage's recomputation.
+class ChosenRemat:
+    """Recomputation of a stage, chosen or given.
 
     Attributes:
       part: the stage, assembled with it.
@@ -34,7 +34,7 @@ class Choice:
         return self.part.remat if self.reason else self.part.run.remat
 
 
-def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> Choice:
+def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> ChosenRemat:
     """Returns a stage with the least recomputation that fits, if its run leaves the choice ("auto").
 
     The same stage on devices with the same memory gives the same choice. A step is not compiled if an estimate from its
@@ -47,12 +47,12 @@ def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts],
       measure: returns the bytes of a stage's step on one device, such as `device_bytes`.
     """
     if part.run.remat != "auto":
-        return Choice(part)
+        return ChosenRemat(part)
     if memory is None:
-        return Choice(part.with_remat("dots"), "the devices do not report their memory")
+        return ChosenRemat(part.with_remat("dots"), "the devices do not report their memory")
     estimated = _estimate(part)
     if _SAFETY * estimated <= memory:
-        return Choice(part, f"about {format_size(estimated)} of {format_size(memory)} are needed")
+        return ChosenRemat(part, f"about {format_size(estimated)} of {format_size(memory)} are needed")
     tried: list[str] = []
     words: tuple[Remat, ...] = ("none", "dots")
     for word in words:
@@ -60,9 +60,9 @@ def choose(part: StageParts, memory: int | None, measure: Callable[[StageParts],
         need = _measured(changed, measure)
         if need is not None and need <= _ROOM * memory:
             needed = f"{format_size(need)} of {format_size(memory)} are needed"
-            return Choice(changed, "; ".join((needed, *tried)))
+            return ChosenRemat(changed, "; ".join((needed, *tried)))
         tried.append(f"{word} would need {'too much' if need is None else format_size(need)}")
-    return Choice(part.with_remat("layers"), f"{', '.join(tried)} of {format_size(memory)}")
+    return ChosenRemat(part.with_remat("layers"), f"{', '.join(tried)} of {format_size(memory)}")
 
 
 def _measured(part: StageParts, measure: Callable[[StageParts], int]) -> int | None:

@@ -22,7 +22,7 @@ from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit, compiled_need, fit
 from jclip.train.planning.measuring import Measured, measure
 from jclip.train.planning.on_target import StageOnTarget, plan_on
-from jclip.train.planning.plan import StagePlan, assemble_shapes, plan_stages
+from jclip.train.planning.stage_plan import StagePlan, assemble_shapes, plan_stages
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ def plan(
     tokenizer = _tokenizer(run)
     if place is not None:
         run = _in_steps(run, tokenizer)
-        stages, copies, fits, steps = plan_on(run, place, largest=largest_batch, seconds=seconds, progress=progress)
-        found = RunPlan(_reads(run), stages, copies, fits, place, steps)
+        on_target = plan_on(run, place, largest=largest_batch, seconds=seconds, progress=progress)
+        found = RunPlan(_reads(run), on_target.stages, on_target.replication, on_target.fit, place, on_target.steps)
     else:
         found = _plan_attached(run, tokenizer, compiled, tflops, memory, progress)
     if measured:

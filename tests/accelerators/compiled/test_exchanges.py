@@ -18,8 +18,8 @@ from jclip.models import transformer
 from jclip.models.resnet import ResNetConfig
 from jclip.parallel.mesh import MeshShape
 from jclip.train.assembly import assemble, devices_of
-from jclip.train.planning.plan import lower_step
 from jclip.train.planning.reduced import reduce
+from jclip.train.planning.stage_plan import lower_step
 from tests.train.exchanged import exchanges
 from tests.train.placed import moved, taken
 

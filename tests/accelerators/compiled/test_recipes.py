@@ -11,8 +11,8 @@ from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape
 from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning.on_target import assemble_stage
-from jclip.train.planning.plan import argument_bytes, lower_step
 from jclip.train.planning.reduced import reduce
+from jclip.train.planning.stage_plan import argument_bytes, lower_step
 
 pytestmark = pytest.mark.slow
 PLACES = ("v5e:2x2", "h100:4")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jclip.train.planning.batches import largest_batch
+from jclip.train.planning.largest_batch import largest_batch
 
 MEMORY = 1000
 

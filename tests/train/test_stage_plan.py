@@ -13,7 +13,7 @@ from jclip.losses.contrastive import ContrastiveLoss
 from jclip.parallel.mesh import MeshShape
 from jclip.stages import Budget
 from jclip.train.assembly import devices_of
-from jclip.train.planning import plan as planning
+from jclip.train.planning import stage_plan as planning
 from tests.train.assembled import assembled, first_inputs
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -13,7 +13,7 @@ from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, open_stage
 from jclip.train.configuration import RematChoice, Run
 from jclip.train.planning.flops import count_flops
-from jclip.train.planning.remat import Choice, choose
+from jclip.train.planning.remat import ChosenRemat, choose_remat
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def plan_stages(
     if tflops is not None and not 0 < tflops < float("inf"):
         raise JclipError(f"a device that sustains {tflops} TFLOP/s is not possible: give a number above 0")
     parts = [assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages))]
-    choices = [choose(part, memory, device_bytes) if compiled else Choice(part) for part in parts]
+    choices = [choose_remat(part, memory, device_bytes) if compiled else ChosenRemat(part) for part in parts]
     return [plan_stage(choice, compiled, tflops) for choice in choices]
 
 
@@ -94,7 +94,7 @@ def assemble_shapes(run: Run, index: int, devices: Devices, tokenizer: Tokenizer
     return assemble(run, index, devices, open_stage(run, index, devices, tokenizer))
 
 
-def plan_stage(choice: Choice, compiled: bool = False, tflops: float | None = None) -> StagePlan:
+def plan_stage(choice: ChosenRemat, compiled: bool = False, tflops: float | None = None) -> StagePlan:
     """Returns the plan of an assembled stage; the options are those of `plan_stages`."""
     part = choice.part
     stage, state, devices = part.stage, part.state_shapes, part.mesh.size
