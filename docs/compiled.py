@@ -285,15 +285,17 @@ class Series:
     def with_origin(self, other: "Series | None") -> "Series":
         """Returns these steps and one with no pairs, where the line through another series' steps begins.
 
-        Parameters, gradients and the optimizer need as much whatever is recomputed, so one batch more makes a line.
+        Parameters, gradients and the optimizer need as much whatever is recomputed, and on another target of the same
+        kind. The time that they take is that of memory traffic. So one batch more makes a line.
         """
         if other is None or not other.accounted or 0 in dict(self.steps):
             return self
+        slower = other.target.bandwidth / self.target.bandwidth
         origin = replace(
             self.first,
             needed=max(int(other.needed(0, self.devices)), self.first.state + self.first.gradients),
             flops=max(int(other.flops(0)), 1),
-            times={self.target.name: Times(*(max(part, 0.0) for part in other.times(0)))},
+            times={self.target.name: Times(*(max(part, 0.0) * slower for part in other.times(0)))},
             sent={kind: int(max(line.at(0), 0.0)) for kind, line in other.sent.items()},
         )
         return replace(self, steps=((0, origin), *self.steps))
