@@ -120,9 +120,11 @@ class Cell:
         if found := self.found(steps):
             return next_batch(found, each)
         begun = self._origin(steps)
-        if each and begun and begun.accounted:
+        if begun is None or not begun.accounted:
+            return FIRST
+        if each:
             return max(_filling(self.target.memory, begun.needed(0, DEVICES), each), 1)
-        return FIRST
+        return max(_rounded(begun.largest(DEVICES)), 1)  # "layers" needs less than "dots"
 
     def _bytes_of_a_pair(self, steps: Steps) -> float:
         """Returns what each pair needs on other targets, about; 0 if nothing is known."""

@@ -76,6 +76,7 @@ def test_lines_through_three_points_bend_at_the_middle_one():
     line = Line(((0, 0.0), (10, 10.0), (20, 40.0)))
     assert [line.at(x) for x in (-5, 5, 10, 15, 30)] == [-5, 5, 10, 25, 70]
     assert [line.largest_within(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
+    assert Line(((8, 10.0), (16, 9.0))).largest_within(11) >= 1 << 20
     assert Line(((8, 10.0), (16, 10.0))).largest_within(9) == 0
 
 
@@ -140,6 +141,7 @@ def test_what_other_targets_need_gives_the_batch_that_nearly_fills_the_memory():
     assert cell.next_batch({}) == devices.FIRST
     elsewhere = replace(cell, target=TARGETS["a100"])
     known = {replace(cell, remat="dots").key("data", pairs): step for pairs, step in steps((16, 4), (96, 14)).steps}
+    assert cell.next_batch(known) == 104  # what fits with "dots": 110, in eights
     known |= {elsewhere.key("data", pairs): step for pairs, step in steps((16, 3), (32, 4)).steps}
     # The line of "dots" begins at 2 GiB; elsewhere "layers" needs 1/16 GiB a pair.
     assert cell.next_batch(known) == 200
