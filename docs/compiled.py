@@ -167,6 +167,9 @@ def program_of(target: str) -> str:
     return next((name for name, others in SHARED.items() if target in others), target)
 
 
+_ENDLESS = 1 << 20  # pairs
+
+
 @dataclass(frozen=True)
 class Line:
     """Quantity that is known for some batches, and linear in the batch between and beyond them.
@@ -192,11 +195,13 @@ class Line:
     def largest_within(self, value: float) -> int:
         """Returns the largest number of pairs per device whose value is at most `value`; 0 if there is none.
 
+        A line that does not rise has no end; a million pairs or more stand for it.
+
         >>> Line(((8, 10.0), (16, 18.0))).largest_within(34.9)
         32
         """
         pairs = 0
-        while (further := pairs + _power_below(self, pairs, value)) > pairs:
+        while pairs < _ENDLESS and (further := pairs + _power_below(self, pairs, value)) > pairs:
             pairs = further
         return pairs
 
@@ -285,15 +290,17 @@ class Series:
     def with_origin(self, other: "Series | None") -> "Series":
         """Returns these steps and one with no pairs, where the line through another series' steps begins.
 
-        Parameters, gradients and the optimizer need as much whatever is recomputed, so one batch more makes a line.
+        Parameters, gradients and the optimizer need as much whatever is recomputed, and on another target of the same
+        kind. The time that they take is that of memory traffic. So one batch more makes a line.
         """
         if other is None or not other.accounted or 0 in dict(self.steps):
             return self
+        slower = other.target.bandwidth / self.target.bandwidth
         origin = replace(
             self.first,
-            needed=max(int(other.needed(0, self.devices)), self.first.state + self.first.gradients),
+            needed=int(other.needed(0, self.devices)),
             flops=max(int(other.flops(0)), 1),
-            times={self.target.name: Times(*(max(part, 0.0) for part in other.times(0)))},
+            times={self.target.name: Times(*(max(part, 0.0) * slower for part in other.times(0)))},
             sent={kind: int(max(line.at(0), 0.0)) for kind, line in other.sent.items()},
         )
         return replace(self, steps=((0, origin), *self.steps))

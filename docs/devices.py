@@ -4,10 +4,10 @@
     python -m docs.devices --targets v5e a100 --recipes chinese_clip/vit_b_16
     python -m docs.devices --draw                      # only the page, from docs/compiled.json
 
-Each stage is compiled for eight devices: with "dots" for two batches or more, with "layers" for one. Compiled steps
-are added to docs/compiled.json at once and are not compiled again, so an interrupted command continues, and several
-commands may run at the same time for different targets. `--again` removes steps from that file first; those of an
-unchanged program then come from jclip's cache.
+Each stage is compiled for eight devices and for one to three batches. Compiled steps are added to docs/compiled.json at
+once and are not compiled again, so an interrupted command continues, and several commands may run at the same time for
+different targets. `--again` removes steps from that file first; those of an unchanged program then come from jclip's
+cache.
 """
 
 import argparse
@@ -41,8 +41,10 @@ SHOWN = ("v4", "v5e", "v5p", "v6e", "v100", "a100-40", "a100", "h100", "h200", "
 """Targets of the page."""
 REMATS: tuple[Remat, ...] = ("dots", "layers")
 """Rematerialisations that are compiled: with "none" a step needs about twice the memory of "dots"."""
-SMALL = 40 * 2**30
-"""Bytes of memory up to which devices have "layers"; larger ones hardly need it."""
+LAYERS = ("v5e", "v100", "a100-40", "a100")
+"""Targets for which "layers" is compiled; the others have more memory."""
+LEADERS = ("v5e", "v5p", "a100")
+"""Targets with two batches or more for "dots". What does not depend on the batch is then known for the others too."""
 DEVICES = 8
 """Number of devices for which steps are compiled."""
 FIRST = 16
@@ -86,22 +88,43 @@ class Cell:
         return Key(self.recipe, self.stage.name, self.place.name, mesh, self.remat, pairs)
 
     def found(self, steps: Steps) -> Series | None:
-        """Returns what has been compiled; with "layers", a line that begins where that of "dots" does."""
-        found = self._series(steps, self.remat)
-        return found and found.with_origin(self._series(steps, "dots") if self.remat == "layers" else None)
+        """Returns what has been compiled, as a line that begins where that of `_origin` does."""
+        found = self._compiled(steps)
+        return found and found.with_origin(self._origin(steps))
 
-    def _series(self, steps: Steps, remat: Remat) -> Series | None:
-        return series(steps, self.recipe, self.stage.name, self.target.name, self.mesh(steps), remat, DEVICES)
+    def _compiled(self, steps: Steps) -> Series | None:
+        return series(steps, self.recipe, self.stage.name, self.target.name, self.mesh(steps), self.remat, DEVICES)
+
+    def _origin(self, steps: Steps) -> Series | None:
+        """Returns steps whose part that does not depend on the batch is that of this cell; None if there are none."""
+        if self.remat == "layers":
+            return replace(self, remat="dots").found(steps)
+        if program_of(self.target.name) in LEADERS:
+            return None
+        leaders = [replace(self, target=TARGETS[name]) for name in LEADERS]
+        return next(
+            (
+                found
+                for leader in leaders
+                if leader.target.platform == self.target.platform
+                and leader.mesh(steps) == self.mesh(steps)
+                and (found := leader._compiled(steps))
+                and found.accounted
+            ),
+            None,
+        )
 
     def next_batch(self, steps: Steps) -> int | None:
         """Returns the pairs per device of the next step to compile; None if the cell is complete."""
         each = self._bytes_of_a_pair(steps)
         if found := self.found(steps):
             return next_batch(found, each)
-        begun = self._series(steps, "dots")
-        if each and begun and begun.accounted:
+        begun = self._origin(steps)
+        if begun is None or not begun.accounted:
+            return FIRST
+        if each:
             return max(_filling(self.target.memory, begun.needed(0, DEVICES), each), 1)
-        return FIRST
+        return max(_rounded(begun.largest(DEVICES)), 1)  # "layers" needs less than "dots"
 
     def _bytes_of_a_pair(self, steps: Steps) -> float:
         """Returns what each pair needs on other targets, about; 0 if nothing is known."""
@@ -115,25 +138,15 @@ class Cell:
 
 
 def cells(recipes: Sequence[str], targets: Sequence[str], remats: Sequence[Remat] = REMATS) -> list[Cell]:
-    """Returns the cells of these recipes and targets."""
+    """Returns the cells of these recipes and targets, in the order in which they are compiled."""
     return [
         Cell(recipe, stage, TARGETS[target], remat)
         for remat in remats
         for recipe in recipes
         for stage in load_config(recipe).stages
-        for target in targets
-        if remat != "layers" or has_layers(target)
+        for target in sorted(targets, key=lambda name: name not in LEADERS)
+        if remat != "layers" or target in LAYERS
     ]
-
-
-def has_layers(target: str) -> bool:
-    """Returns whether "layers" is compiled for a target, or for a smaller one that has the same program.
-
-    >>> has_layers("v5e"), has_layers("a100"), has_layers("h100")
-    (True, True, False)
-    """
-    program = program_of(target)
-    return min(TARGETS[name].memory for name in SHOWN if program_of(name) == program) <= SMALL
 
 
 def next_batch(found: Series, each: float = 0.0) -> int | None:
@@ -285,7 +298,7 @@ def excerpt(steps: Steps) -> str:
         for number, stage in enumerate(load_config(recipe).stages, 1):
             row = [f"{recipe} {number}", f"{stage.batch_size:,}"]
             for target in targets:
-                remats = [remat for remat in REMATS if remat != "layers" or has_layers(target)]
+                remats = [remat for remat in REMATS if remat != "layers" or target in LAYERS]
                 each = [Cell(recipe, stage, TARGETS[target], remat).found(steps) for remat in remats]
                 row.append(" / ".join(_count(found, stage.batch_size) for found in each))
             rows.append(row)

@@ -76,6 +76,7 @@ def test_lines_through_three_points_bend_at_the_middle_one():
     line = Line(((0, 0.0), (10, 10.0), (20, 40.0)))
     assert [line.at(x) for x in (-5, 5, 10, 15, 30)] == [-5, 5, 10, 25, 70]
     assert [line.largest_within(y) for y in (9.5, 10, 25, 69)] == [9, 10, 15, 29]
+    assert Line(((8, 10.0), (16, 9.0))).largest_within(11) >= 1 << 20
     assert Line(((8, 10.0), (16, 10.0))).largest_within(9) == 0
 
 
@@ -140,9 +141,23 @@ def test_what_other_targets_need_gives_the_batch_that_nearly_fills_the_memory():
     assert cell.next_batch({}) == devices.FIRST
     elsewhere = replace(cell, target=TARGETS["a100"])
     known = {replace(cell, remat="dots").key("data", pairs): step for pairs, step in steps((16, 4), (96, 14)).steps}
+    assert cell.next_batch(known) == 104  # what fits with "dots": 110, in eights
     known |= {elsewhere.key("data", pairs): step for pairs, step in steps((16, 3), (32, 4)).steps}
     # The line of "dots" begins at 2 GiB; elsewhere "layers" needs 1/16 GiB a pair.
     assert cell.next_batch(known) == 200
+
+
+def test_targets_begin_where_their_leader_does():
+    stage = load_config("chinese_clip/vit_b_16").stages[1]
+    cell = Cell("chinese_clip/vit_b_16", stage, TARGETS["v6e"], "dots")
+    leader = replace(cell, target=TARGETS["v5e"])
+    known = {leader.key("data", pairs): step for pairs, step in steps((16, 4), (96, 14)).steps}
+    # 2 GiB without pairs, and 1/8 GiB for each: (0.93 x 31.25 - 2) x 8 pairs.
+    assert TARGETS["v6e"].memory == 31.25 * GIB and cell.next_batch(known) == 216
+    known[cell.key("data", 216)] = replace(STEP, needed=29 * GIB, times={"v6e": Times(1.0, 1.0, 0.0)})
+    found = cell.found(known)
+    assert found and found.needed(108, 8) == 15.5 * GIB and cell.next_batch(known) is None
+    assert replace(cell, target=TARGETS["h100"]).next_batch(known) == devices.FIRST  # of another kind
 
 
 def test_one_batch_makes_a_line_with_the_origin_of_other_steps():
@@ -152,6 +167,8 @@ def test_one_batch_makes_a_line_with_the_origin_of_other_steps():
     assert found.seconds(32, 1) == pytest.approx(3) and found.flops(32) == pytest.approx(32 * 10**11)
     assert found.sent["all-reduce"].at(0) == 7 * 10**9
     assert found.largest(8) == 220 and next_batch(found) == 216
+    begun = replace(other, target=replace(other.target, bandwidth=2 * other.target.bandwidth))
+    assert steps((64, 6)).with_origin(begun).seconds(0, 1) == pytest.approx(2 * other.seconds(0, 1))
     assert steps((64, 6)).with_origin(None) == steps((64, 6))
 
 
