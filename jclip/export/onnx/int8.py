@@ -35,8 +35,9 @@ def quantise(
     `record` is that of the float32 graphs. The files of each tower are updated in it.
 
     Weights become int8, with a scale for each output channel, of which they use seven bits. Processors without VNNI add
-    two products of uint8 activations and int8 weights in 16 bits, which would overflow with eight. Activations are quantised for each batch, while it runs.
-    `batches` are a batch of inputs for each tower, on which the two graphs are compared.
+    two products of uint8 activations and int8 weights in 16 bits, which would overflow with eight. Activations are
+    quantised for each batch, while it runs. `batches` are a batch of inputs for each tower, on which the
+    two graphs are compared.
 
     Raises:
       JclipError: a figure of the gate falls by more than `options.max_loss`.
