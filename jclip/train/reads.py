@@ -101,13 +101,27 @@ def _reads_of_equation(equation: Any, position: int) -> Reads:
     inner = [value for value in params.values() if isinstance(value, core.Jaxpr | core.ClosedJaxpr)]
     if name in _CALLS and len(inner) == 1:
         jaxpr = inner[0].jaxpr if isinstance(inner[0], core.ClosedJaxpr) else inner[0]
-        carried = range(params["num_consts"], params["num_consts"] + params["num_carry"]) if name == "scan" else ()
+        carried = _carried(equation, jaxpr) if name == "scan" else range(0)
         if len(jaxpr.invars) == len(equation.invars) and position not in carried:
             found = _reads(jaxpr, position)
-            # What a scan carries on is read in its next round.
-            if name != "scan" or not any(result < params["num_carry"] for result in found.results):
+            # What a scan carries on, its first results, is read in its next round.
+            if not any(result < len(carried) for result in found.results):
                 return found
     return Reads(frozenset((jnp.dtype(equation.invars[position].aval.dtype),)), frozenset())
+
+
+def _carried(scan: Any, body: Any) -> range:
+    """Returns the positions of the arguments that a scan carries from one round to the next.
+
+    Its arguments are constants, those carried, and those that have a slice for each round; its results are those
+    carried, and stacks. jax names their numbers in each version in another way, but a slice has one axis less.
+    """
+    sliced, stacked = (
+        sum(outer.aval.ndim != inner.aval.ndim for outer, inner in zip(of_scan, of_body, strict=True))
+        for of_scan, of_body in ((scan.invars, body.invars), (scan.outvars, body.outvars))
+    )
+    end = len(scan.invars) - sliced
+    return range(end - (len(scan.outvars) - stacked), end)
 
 
 def _positions(variables: Iterable[Any], among: set[Any]) -> Iterable[int]:

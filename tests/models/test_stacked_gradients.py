@@ -45,8 +45,7 @@ def stacked_matrices(jaxpr: Any) -> Iterator[jax.core.ShapedArray]:
     """Yields what reversed scans stack and has the shape of a stack of matrices."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan" and equation.params["reverse"]:
-            stacks = equation.outvars[equation.params["num_carry"] :]
-            yield from (each.aval for each in stacks if each.aval.ndim == 3)
+            yield from (each.aval for each in equation.outvars if each.aval.ndim == 3)
         for value in equation.params.values():
             if hasattr(value, "jaxpr"):
                 yield from stacked_matrices(value.jaxpr)

@@ -118,7 +118,8 @@ def test_a_pallas_kernel(processes):
     assert "={\n" in text
     found = account(text)
     assert found.unknown and "the products of tpu_custom_call are not counted" in found.unknown[0]
-    assert any(each.opcode == "custom-call" and each.traffic >= 4 * 2 * 128 * 128 for each in found.work)
+    assert any(each.opcode == "custom-call" and each.traffic for each in found.work)
+    assert found.traffic >= 4 * 2 * 128 * 128  # copies to a faster memory may read the inputs
 
 
 def test_results_are_kept(monkeypatch, tmp_path):

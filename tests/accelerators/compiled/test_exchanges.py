@@ -35,6 +35,7 @@ class Case:
 
     Attributes:
       words: rows of the word embedding. A device has 77 tokens.
+      kept: matrices outside the layers that the backward pass gathers again, or that newer compilers keep.
     """
 
     place: str
@@ -44,9 +45,16 @@ class Case:
     recipe: str = "chinese_clip/vit_b_16"
     stage: int = 1
     words: int = 61
+    kept: int = 0
+
+    @property
+    def both(self) -> list[Counts]:
+        """What is asked for, with the matrices gathered again and kept."""
+        return [self.asked, total(self.asked, {(GATHERED, "parameter"): -self.kept})]
 
 
 def total(*parts: Counts) -> Counts:
+    """Returns the sum of these counts."""
     counts = Counter()
     for each in parts:
         counts.update(each)
@@ -121,8 +129,10 @@ STUDENT = total(gradients("text"), {(REDUCED, "parameter"): 2 + 2})
 CASES = {
     "data, dense": Case("v5e:2x4", MeshShape(), total(BOTH, DENSE)),
     "data, ring": Case("v5e:2x4", MeshShape(), total(BOTH, ring(8)), "ring"),
-    "fsdp, dense": Case("v5e:2x4", MeshShape(1, 8), total(BOTH, FSDP, DENSE)),
-    "fsdp, chunked": Case("v5e:2x4", MeshShape(1, 8), total(BOTH, FSDP, CHUNKED, ROWS, ONE_LESS), "chunked", words=131),
+    "fsdp, dense": Case("v5e:2x4", MeshShape(1, 8), total(BOTH, FSDP, DENSE), kept=1),
+    "fsdp, chunked": Case(
+        "v5e:2x4", MeshShape(1, 8), total(BOTH, FSDP, CHUNKED, ROWS, ONE_LESS), "chunked", words=131, kept=1
+    ),
     "tensor": Case("v5e:2x4", MeshShape(1, 1, 8), total(gathered(0, 8), TENSOR)),
     "fsdp, RN50": Case(
         "v5e:2x4",
@@ -130,6 +140,7 @@ CASES = {
         total(gradients("text"), gathered(2 * LAYERS, 5), RESNET, DENSE, ROWS, ONE_LESS),
         recipe=RN50,
         words=131,
+        kept=2,
     ),
     # The student's layers in both passes, its head and embeddings; the teacher's two layers and embeddings. The student
     # has no gradient of its projection; its 514 positions are more than a device's tokens.
@@ -145,6 +156,7 @@ CASES = {
         "v5p:2x2x2",
         MeshShape(2, 2, 2),
         total(BOTH, FSDP, gathered(0, 1), AGAIN, TENSOR, {(PERMUTED, "parameter"): 1}, DENSE),
+        kept=1,
     ),
     "64 chips, data x tensor": Case("v5e:8x8", MeshShape(8, 1, 8), total(BOTH, gathered(0, 8), TENSOR, DENSE)),
     # The image tower is frozen, so it has no backward pass.
@@ -155,7 +167,7 @@ CASES = {
         "ring",
         recipe=ALTCLIP,
     ),
-    "256 chips, data x fsdp": Case("v5e:16x16", MeshShape(32, 8), total(BOTH, FSDP, AGAIN, CHUNKED), "chunked"),
+    "256 chips, data x fsdp": Case("v5e:16x16", MeshShape(32, 8), total(BOTH, FSDP, AGAIN, CHUNKED), "chunked", kept=1),
 }
 
 
@@ -217,7 +229,7 @@ def test_a_step_exchanges_what_was_asked_for(name, reduced, processes):
     process = processes(case.place)
     devices = process.place.devices
     found, places = process.call(compiled, small(reduced(case.recipe, devices), case, devices), case.stage)
-    assert not differs(found, case.asked)
+    assert {} in [differs(found, asked) for asked in case.both]
     assert not places
 
 
