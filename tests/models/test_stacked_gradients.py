@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend import core
 
 from jclip.models.bert import BertConfig
 from jclip.models.clip_text import ClipTextConfig
@@ -45,10 +46,12 @@ def stacked_matrices(jaxpr: Any) -> Iterator[jax.core.ShapedArray]:
     """Yields what reversed scans stack and has the shape of a stack of matrices."""
     for equation in jaxpr.eqns:
         if equation.primitive.name == "scan" and equation.params["reverse"]:
-            yield from (each.aval for each in equation.outvars if each.aval.ndim == 3)
+            body = getattr(equation.params["jaxpr"], "jaxpr", equation.params["jaxpr"])
+            both = zip(equation.outvars, body.outvars, strict=True)
+            yield from (outer.aval for outer, inner in both if outer.aval.ndim == inner.aval.ndim + 1 == 3)
         for value in equation.params.values():
-            if hasattr(value, "jaxpr"):
-                yield from stacked_matrices(value.jaxpr)
+            if isinstance(value, core.Jaxpr | core.ClosedJaxpr):
+                yield from stacked_matrices(getattr(value, "jaxpr", value))
 
 
 @pytest.mark.parametrize("tower", TOWERS)
