@@ -163,12 +163,16 @@ def jclip_stage(folder: Path, name: str) -> Callable[[Steps], Compute]:
     """Opens one of Chinese-CLIP's stages in jclip."""
     import jax
 
+    from jclip.parallel.memory import least_device_memory
     from jclip.train.assembly import assemble, devices_of
+    from jclip.train.planning.remat import choose_remat
+    from jclip.train.planning.stage_plan import device_bytes
 
     def prepare(steps: Steps) -> Compute:
         run = _run(folder, len(steps.batch["text"]), steps.dropout)
         devices = devices_of(run)
         part = assemble(run, [each.name for each in run.stages].index(name), devices)
+        part = choose_remat(part, least_device_memory(), device_bytes).part
         numbers = np.arange(len(steps.batch["text"]), dtype=np.int32)
         batch = part.place({**steps.batch, "image_id": numbers, "text_id": numbers, "example": numbers})
         key = jax.random.key(0)

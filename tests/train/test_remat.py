@@ -9,7 +9,7 @@ import pytest
 from jclip.parallel.memory import device_memory, least_device_memory
 from jclip.train.assembly import assemble, devices_of
 from jclip.train.loop import train
-from jclip.train.planning.remat import choose_remat
+from jclip.train.planning.remat import choose_remat, least_recomputation
 from jclip.train.planning.stage_plan import device_bytes, plan_stages
 from jclip.units import format_size
 from tests.train.runs import Watch, assert_same_bundles, leaves
@@ -18,7 +18,13 @@ MADE_UP = {"none": 100, "dots": 50, "layers": 25}
 
 
 @pytest.fixture
-def part(chinese_clip):
+def accelerator(monkeypatch):
+    """The devices count as accelerators."""
+    monkeypatch.setattr("jclip.train.planning.remat.least_recomputation", lambda platform: "none")
+
+
+@pytest.fixture
+def part(chinese_clip, accelerator):
     return assemble(chinese_clip, 1, devices_of(chinese_clip))
 
 
@@ -46,6 +52,14 @@ def test_a_small_step_is_not_measured(part):
     assert choice.part is part and part.remat == "none"
 
 
+def test_a_cpu_has_at_least_dots(chinese_clip):
+    part = assemble(chinese_clip, 1, devices_of(chinese_clip))
+    assert choose_remat(part, 2**40, measured).remat == "dots"
+    assert choose_remat(part, 100, measured).reason == "50 bytes of 100 bytes are needed"
+    assert choose_remat(part, 40, measured).reason == "dots would need 50 bytes of 40 bytes"
+    assert least_recomputation("cpu") == "dots" and least_recomputation("gpu") == least_recomputation("tpu") == "none"
+
+
 def test_devices_that_do_not_say(part):
     choice = choose_remat(part, None, lambda part: pytest.fail("measured"))
     assert (choice.part.remat, choice.reason) == ("dots", "the devices do not report their memory")
@@ -71,7 +85,7 @@ def test_a_step_that_the_compiler_refuses(part):
         choose_remat(part, 60, lambda part: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
 
 
-def test_what_is_measured_is_not_compiled_again(chinese_clip):
+def test_what_is_measured_is_not_compiled_again(chinese_clip, accelerator):
     """The chosen stage keeps its program, which the run uses."""
     run = replace(chinese_clip, stages=chinese_clip.stages[1:])
     part = assemble(run, 0, devices_of(run))

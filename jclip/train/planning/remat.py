@@ -34,12 +34,21 @@ class ChosenRemat:
         return self.part.remat if self.reason else self.part.run.remat
 
 
+def least_recomputation(platform: str) -> Remat:
+    """Returns the least recomputation that helps the speed: "dots" on CPUs, "none" on accelerators.
+
+    A CPU computes norms and activations again in less time than it takes to store them in new memory
+    (benchmarks/RESULTS.md, "A training step on a CPU").
+    """
+    return "dots" if platform == "cpu" else "none"
+
+
 def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> ChosenRemat:
     """Returns a stage with the least recomputation that fits, if its run leaves the choice ("auto").
 
-    The same stage on devices with the same memory gives the same choice. A step is not compiled if an estimate from its
-    shapes is far below the memory, so that short runs do not wait. Otherwise it is compiled and measured, and
-    `StageParts.program_for` keeps the program.
+    The least is `least_recomputation`. The same stage on devices with the same memory gives the same choice. A step is
+    not compiled if an estimate from its shapes is far below the memory, so that short runs do not wait. Otherwise it is
+    compiled and measured, and `StageParts.program_for` keeps the program.
 
     Args:
       part: the stage, as `assemble` returns it.
@@ -51,10 +60,13 @@ def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageP
     if memory is None:
         return ChosenRemat(part.with_remat("dots"), "the devices do not report their memory")
     estimated = _estimate(part)
+    least = least_recomputation(part.mesh.devices.flat[0].platform)
     if _SAFETY * estimated <= memory:
-        return ChosenRemat(part, f"about {format_size(estimated)} of {format_size(memory)} are needed")
+        return ChosenRemat(
+            part.with_remat(least), f"about {format_size(estimated)} of {format_size(memory)} are needed"
+        )
     tried: list[str] = []
-    words: tuple[Remat, ...] = ("none", "dots")
+    words: tuple[Remat, ...] = ("dots",) if least == "dots" else ("none", "dots")
     for word in words:
         changed = part.with_remat(word)
         need = _measured(changed, measure)
