@@ -34,6 +34,7 @@ class Row:
       recipe: jclip's recipe of it.
       pairs: pairs per device.
       plain, flash: GB of one device, without and with flash attention.
+      plain_seconds, flash_seconds: seconds of a step.
     """
 
     model: str
@@ -41,14 +42,16 @@ class Row:
     pairs: int
     plain: int
     flash: int
+    plain_seconds: float
+    flash_seconds: float
 
 
 ROWS = (
-    Row("RN50", "rn50", 1200, 79, 75),
-    Row("ViT-B/16", "vit_b_16", 450, 80, 56),
-    Row("ViT-L/14", "vit_l_14", 128, 77, 50),
-    Row("ViT-L/14@336", "vit_l_14_336", 40, 78, 37),
-    Row("ViT-H/14", "vit_h_14", 64, 76, 57),
+    Row("RN50", "rn50", 1200, 79, 75, 1.710, 1.680),
+    Row("ViT-B/16", "vit_b_16", 450, 80, 56, 1.477, 0.960),
+    Row("ViT-L/14", "vit_l_14", 128, 77, 50, 1.293, 0.785),
+    Row("ViT-L/14@336", "vit_l_14_336", 40, 78, 37, 1.397, 0.587),
+    Row("ViT-H/14", "vit_h_14", 64, 76, 57, 1.265, 0.845),
 )
 
 

@@ -44,11 +44,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Cost:
-    """Loss and its gradients, compiled; bytes, FLOPs and seconds are those of one device.
+    """Loss and its gradients, compiled; bytes and seconds are those of one device.
 
     Attributes:
       needed: bytes that it needs, features and gradients included.
-      flops: FLOPs of its products.
       sent: bytes that it sends to other devices, by kind of collective.
       times: number of executions of collectives, by kind.
       links: estimated seconds of communication.
@@ -56,7 +55,6 @@ class Cost:
     """
 
     needed: int
-    flops: int
     sent: dict[str, int]
     times: dict[str, int]
     links: float
@@ -98,7 +96,6 @@ def compile_loss(process: CompilerProcess, key: Key) -> Cost:
     kinds = counted.by_kind()
     return Cost(
         needed=compiled.needed,
-        flops=counted.products,
         sent={kind: each.wire for kind, each in kinds.items()},
         times={kind: each.executions for kind, each in kinds.items()},
         links=estimate(counted, process.place).links,

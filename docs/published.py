@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from benchmarks.memory import ROWS
 from docs.compiled import Series, Steps, series
 from docs.tables import gib, table
 from jclip.accelerators.targets import TARGETS
@@ -53,14 +54,6 @@ RUNS = (
     Published("chinese_clip/vit_h_14", 0, "a100", 184, 3.8),
     Published("chinese_clip/vit_h_14", 1, "a100", 184, 2.2),
 )
-FLASH = {
-    "chinese_clip/rn50": (1200, 1.710, 1.680),
-    "chinese_clip/vit_b_16": (450, 1.477, 0.960),
-    "chinese_clip/vit_l_14": (128, 1.293, 0.785),
-    "chinese_clip/vit_l_14_336": (40, 1.397, 0.587),
-    "chinese_clip/vit_h_14": (64, 1.265, 0.845),
-}
-"""cn_clip on eight A100-80GB, by its own table: pairs per device, seconds of a step, and those with flash attention."""
 
 
 def input_table(steps: Steps) -> str:
@@ -110,14 +103,15 @@ def published_table(steps: Steps) -> str:
 def flash_table(steps: Steps) -> str:
     """Returns cn_clip's measured seconds of a step beside the estimate."""
     rows = []
-    for recipe, (pairs, plain, flash) in FLASH.items():
-        stage = load_config(recipe).stages[-1]
-        found = _known(steps, recipe, stage, "a100")
+    for row in ROWS:
+        recipe = f"chinese_clip/{row.recipe}"
+        found = _known(steps, recipe, load_config(recipe).stages[-1], "a100")
         if found is None:
             continue
-        seconds = found.seconds(pairs, 8)
-        cells = (format_duration(seconds), f"{plain / seconds:.1f}, {flash / seconds:.1f}")
-        rows.append((recipe, f"{pairs:,}", f"{plain}", f"{flash}", *cells))
+        seconds = found.seconds(row.pairs, 8)
+        ratios = ", ".join(f"{each / seconds:.1f}" for each in (row.plain_seconds, row.flash_seconds))
+        theirs = f"{row.plain_seconds}", f"{row.flash_seconds}"
+        rows.append((recipe, f"{row.pairs:,}", *theirs, format_duration(seconds), ratios))
     head = ("recipe", "pairs a device", "cn_clip, s", "with flash attention, s", "estimate", "ratios")
     return table(head, rows)
 

@@ -32,7 +32,7 @@ def cost(form: str, pairs: int, devices: int) -> Cost:
     columns = losses.columns(form, pairs, devices)
     needed = 4 * (2 * pairs * columns + 3 * 512 * (columns if form == "dense" else pairs)) + 1000
     sent = 3 * 512 * 2 * pairs * (devices - 1)
-    return Cost(needed, 1, {"all-gather": sent}, {"all-gather": 4 * losses.rounds(form, pairs, devices)}, 0.1, 1.0)
+    return Cost(needed, {"all-gather": sent}, {"all-gather": 4 * losses.rounds(form, pairs, devices)}, 0.1, 1.0)
 
 
 PLACES = {"v5e:2x4": 8, "v5e:8x8": 64, "v5e:16x16": 256}

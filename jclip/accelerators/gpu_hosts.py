@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import jax
 
 from jclip.accelerators.shapes import Shape
+from jclip.parallel.memory import program_bytes
 
 _MOST_HOSTS = 1024
 
@@ -136,12 +137,11 @@ class GpuHosts:
         return (hosts, self.largest) if hosts <= _MOST_HOSTS else None
 
     def needed(self, memory: Any) -> int:
-        """Returns the bytes that a compiled program needs on a device: arguments, results and temporaries.
+        """Returns the bytes that a compiled program needs on a device.
 
         XLA allocates all temporaries as one block. When it compiles, it does not compare them with the device's memory.
         """
-        results = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return int(memory.argument_size_in_bytes + results + memory.temp_size_in_bytes)
+        return program_bytes(memory)
 
     def compile_only(self, name: str, shape: Shape) -> list[jax.Device]:
         """Returns compile-only devices of all hosts, host by host. Loads jax's CUDA plugin into this process."""

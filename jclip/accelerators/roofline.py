@@ -1,13 +1,10 @@
 """Estimates the time of a step from its account: products, memory traffic and links at the rates of the data sheets."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from jclip.accelerators.account import Account
 from jclip.accelerators.collectives import Collective
 from jclip.accelerators.targets import Place, Target
-
-Bound = Literal["products", "memory", "links"]
 
 ASSUMPTIONS = (
     "Each instruction takes the longer of its products at the peak rate and its traffic at the memory's bandwidth.",
@@ -56,12 +53,6 @@ class Estimate:
     def closest(self) -> float:
         """Seconds of the step by the compiler's own count where there is one, otherwise the sum of the three parts."""
         return self.seconds if self.compiler is None else self.compiler
-
-    @property
-    def bound(self) -> Bound:
-        """Part that takes the longest."""
-        parts: dict[Bound, float] = {"products": self.products, "memory": self.traffic, "links": self.links}
-        return max(parts, key=lambda part: parts[part])
 
     @property
     def utilisation(self) -> float:

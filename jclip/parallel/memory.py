@@ -1,4 +1,6 @@
-"""Memory of the devices."""
+"""Memory of the devices, and that which a program needs."""
+
+from typing import Any
 
 import jax
 
@@ -19,6 +21,16 @@ def device_memory() -> int | None:
         return None if memory is None else int(_CPU_SHARE * memory) // jax.local_device_count()
     limit: int | None = (device.memory_stats() or {}).get("bytes_limit")
     return limit
+
+
+def program_bytes(analysis: Any) -> int:
+    """Returns the bytes that a compiled program needs on a device: arguments, results and temporaries.
+
+    Args:
+      analysis: result of the program's `memory_analysis()`.
+    """
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return int(analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes)
 
 
 def have_own_memory(mesh: jax.sharding.Mesh) -> bool:

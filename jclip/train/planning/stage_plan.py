@@ -8,6 +8,7 @@ import numpy as np
 
 from jclip import rules
 from jclip.errors import JclipError
+from jclip.parallel.memory import program_bytes
 from jclip.parallel.sharding import bytes_per_device
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, open_stage
@@ -136,9 +137,7 @@ def device_bytes(part: StageParts) -> int:
     """
     with jax.set_mesh(part.mesh):
         program = part.program_for(part.taken, part.program.constants, part.program.batch, _key())
-    memory = program.memory_analysis()
-    used = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    return max(int(used + memory.temp_size_in_bytes), whole_state_bytes(part))
+    return max(program_bytes(program.memory_analysis()), whole_state_bytes(part))
 
 
 def whole_state_bytes(part: StageParts) -> int:
