@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from jclip.accelerators.collectives import Collective, as_scatter, kind_of, read_collective
+from jclip.accelerators.collectives import Collective, as_scatter, collective_kind, read_collective
 from jclip.accelerators.hlo_text import Computation, Instruction, Module, read_module, unreadable
 from jclip.accelerators.products import count_products, target_of
 from jclip.accelerators.traffic import count_traffic
@@ -147,7 +147,7 @@ class _Reader:
                 tuple(one for each in insides for one in each.collectives),
                 tuple(one for each in insides for one in each.unknown),
             )
-        if kind := kind_of(instruction):
+        if kind := collective_kind(instruction):
             found, known = read_collective(instruction, computation, kind, self._module.partitions)
             unread = f"{shown(instruction.name)}: the groups are not in a known form; counted over all devices"
             return _Inside(0, (replace(found, chain=_chain(instruction)),), () if known else (unread,))
@@ -169,7 +169,7 @@ class _Reader:
 
 
 class _Inside(NamedTuple):
-    """FLOPs, collectives, and what is unknown."""
+    """Counts of one computation; `unknown` is as in `Account`."""
 
     products: int
     collectives: tuple[Collective, ...]

@@ -61,7 +61,7 @@ def _hosts(group: Sequence[int], linked: int) -> Counter[int]:
     return Counter(device // linked for device in group)
 
 
-def kind_of(instruction: Instruction) -> str | None:
+def collective_kind(instruction: Instruction) -> str | None:
     """Returns the kind of collective that an instruction starts, or None if it starts none."""
     return instruction.base if instruction.base in KINDS else None
 

@@ -360,6 +360,6 @@ def read_attributes(text: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def unreadable(name: str) -> JclipError:
-    """Returns an error for text in an unknown form; `name` says where it is."""
-    return JclipError(f"the compiler's text cannot be read at {name}: its version of XLA may print it differently")
+def unreadable(where: str) -> JclipError:
+    """Returns an error for text in an unknown form; `where` completes "at"."""
+    return JclipError(f"the compiler's text cannot be read at {where}: its version of XLA may print it differently")

@@ -19,7 +19,7 @@ _FUSED_ATTENTION = {
 """Number of matmuls of cuDNN's attention. The backward pass has four, and recomputes the logits."""
 _GEMM = ("__cublas$gemm", "__cublas$lt$matmul", "__cublas$lt$groupedMatmul", "__cutlass$gemm")
 _CONVOLUTION = "__cudnn$conv"
-NO_PRODUCTS = frozenset(
+_NO_PRODUCTS = frozenset(
     {
         "AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound", "AsyncCollectiveStart", "AsyncCollectiveDone",
         "Sharding", "annotate_device_placement", "TopK", "PartialReduce", "GatherScatterIndicesBitpacked",
@@ -52,7 +52,7 @@ def target_of(instruction: Instruction) -> str:
 
 def _library_call(instruction: Instruction, computation: Computation) -> int | None:
     target, config = target_of(instruction), instruction.config
-    if target in NO_PRODUCTS:
+    if target in _NO_PRODUCTS:
         return 0
     if target.startswith(_GEMM):
         numbers = _mapping(config.get("gemm_backend_config")).get("dot_dimension_numbers")

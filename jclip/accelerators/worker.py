@@ -1,4 +1,4 @@
-"""Process that loads an accelerator's compiler, and answers the requests of its parent until that ends.
+"""Process that loads an accelerator's compiler, and answers the requests of its parent until the parent ends.
 
 Messages are pickled, both ways, over the standard streams. A request is the pickle of (place, function, arguments); the
 function is called with a `Compiler` before its arguments. An answer is a pair of its kind and its content.

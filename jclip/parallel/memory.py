@@ -1,4 +1,4 @@
-"""Memory of the devices, and that which a program needs."""
+"""Memory of devices and of compiled programs."""
 
 from typing import Any
 

@@ -131,10 +131,7 @@ def plan_stage(choice: ChosenRemat, compiled: bool = False, tflops: float | None
 
 
 def device_bytes(part: StageParts) -> int:
-    """Returns the bytes that a stage needs on one device: those of its compiled step, with the donated state.
-
-    If saving the state needs more, those, see `whole_state_bytes`.
-    """
+    """Returns the bytes that a stage needs on one device: the larger of its compiled step's and `whole_state_bytes`."""
     with jax.set_mesh(part.mesh):
         program = part.program_for(part.taken, part.program.constants, part.program.batch, _key())
     return max(program_bytes(program.memory_analysis()), whole_state_bytes(part))
