@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import jax
 
+from jclip.accelerators.program_memory import program_bytes
 from jclip.accelerators.shapes import Shape
-from jclip.parallel.memory import program_bytes
 
 _MOST_HOSTS = 1024
 

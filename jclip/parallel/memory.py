@@ -1,6 +1,4 @@
-"""Memory of devices and of compiled programs."""
-
-from typing import Any
+"""Memory of devices."""
 
 import jax
 
@@ -21,16 +19,6 @@ def device_memory() -> int | None:
         return None if memory is None else int(_CPU_SHARE * memory) // jax.local_device_count()
     limit: int | None = (device.memory_stats() or {}).get("bytes_limit")
     return limit
-
-
-def program_bytes(analysis: Any) -> int:
-    """Returns the bytes that a compiled program needs on a device: arguments, results and temporaries.
-
-    Args:
-      analysis: result of the program's `memory_analysis()`.
-    """
-    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
-    return int(analysis.argument_size_in_bytes + results + analysis.temp_size_in_bytes)
 
 
 def have_own_memory(mesh: jax.sharding.Mesh) -> bool:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from jclip import rules
+from jclip.accelerators.program_memory import program_bytes
 from jclip.errors import JclipError
-from jclip.parallel.memory import program_bytes
 from jclip.parallel.sharding import bytes_per_device
 from jclip.tokenizers.text import Tokenizer
 from jclip.train.assembly import Devices, StageParts, assemble, open_stage
