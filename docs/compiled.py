@@ -3,25 +3,22 @@
 docs/compiled.json keeps one record for each compiled step; docs/devices.md and docs/scaling.md are drawn from it.
 """
 
-import fcntl
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from docs.records import Records
 from jclip.accelerators.account import account
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
 from jclip.configs.loading import load_config
-from jclip.io.files import whole_file
 from jclip.models.compute import Remat
 from jclip.parallel.mesh import MeshShape
 from jclip.train.configuration import Run
 from jclip.train.planning.on_target import Assembled, assemble_stage
 
-FILE = Path(__file__).with_suffix(".json")
 MESHES = {"data": MeshShape(), "fsdp": MeshShape(data=1, fsdp=-1)}
 """Meshes by name: parameters are replicated, or split over all devices."""
 SHARED = {"a100": ("a100-40",), "h100": ("h200",)}
@@ -90,37 +87,12 @@ class Step:
 Steps = dict[Key, Step]
 
 
-def read(file: Path = FILE) -> Steps:
-    """Returns the compiled steps of a file; none if it does not exist."""
-    if not file.exists():
-        return {}
-    found: Steps = {}
-    for row in json.loads(file.read_text(encoding="utf-8")):
-        key = Key(**{name: row.pop(name) for name in Key.__dataclass_fields__})
-        row["times"] = {name: Times(*times) for name, times in row["times"].items()}
-        found[key] = Step(**row)
-    return found
+def _step(times: dict[str, Sequence[float]], **fields: Any) -> Step:
+    """Returns a step from its fields, as they are in JSON."""
+    return Step(times={name: Times(*seconds) for name, seconds in times.items()}, **fields)
 
 
-def write(steps: Mapping[Key, Step], file: Path = FILE) -> None:
-    """Writes the compiled steps, one a line."""
-    rows = [json.dumps(asdict(key) | asdict(step)) for key, step in sorted(steps.items())]
-    with whole_file(file, replace=True) as partial:
-        partial.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
-
-
-def change(edit: Callable[[Steps], Steps], file: Path = FILE) -> Steps:
-    """Changes the compiled steps of a file and returns them; other processes may change it at the same time."""
-    with file.with_suffix(".lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        steps = edit(read(file))
-        write(steps, file)
-    return steps
-
-
-def add(key: Key, step: Step, file: Path = FILE) -> Steps:
-    """Adds a step to a file, as `change` does, and returns all of them."""
-    return change(lambda known: known | {key: step}, file)
+RECORDS = Records(Path(__file__).with_suffix(".json"), Key, _step)
 
 
 def stage_run(key: Key) -> Run:

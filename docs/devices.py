@@ -15,12 +15,13 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
-from docs.compiled import Key, Series, Steps, add, change, compile_step, program_of, read, series
+from docs.compiled import RECORDS, Key, Series, Steps, compile_step, program_of, series
+from docs.records import unless_refused
 from docs.tables import gib, rewritten, table
-from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.shapes import named
 from jclip.accelerators.targets import TARGETS, Place, Target
@@ -194,12 +195,10 @@ def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
             while (pairs := cell.next_batch(steps)) is not None:
                 key = cell.key(cell.mesh(steps), pairs)
                 console.tell(f"{progress.left(number)}: {' '.join(map(str, (vars(key).values())))}")
-                try:
-                    step = compile_step(process, key)
-                except CompilerFailed as error:
-                    console.tell(str(error))
+                step = unless_refused(partial(compile_step, process, key), console)
+                if step is None:
                     break
-                steps |= add(key, step)
+                steps |= RECORDS.add(key, step)
 
 
 class _Progress:
@@ -351,12 +350,12 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="compile steps that are in docs/compiled.json")
     parser.add_argument("--draw", action="store_true", help="compile nothing")
     options = parser.parse_args()
-    steps, console = read(), Console()
+    steps, console = RECORDS.read(), Console()
     if not options.draw:
         wanted = cells(options.recipes, options.targets, options.remat)
         if options.again:
             again = {cell.key("", 0) for cell in wanted}
-            steps = change(
+            steps = RECORDS.change(
                 lambda known: {key: known[key] for key in known if replace(key, mesh="", pairs=0) not in again}
             )
         try:

@@ -8,11 +8,13 @@ An interrupted command continues.
 
 import argparse
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from docs import compiled, losses, published
 from docs.compiled import Key, Series, Steps, compile_step
-from docs.losses import BATCH, FORMS, PER_DEVICE, Costs
+from docs.losses import BATCH, FORMS, PER_DEVICE, Costs, compile_loss
+from docs.records import unless_refused
 from docs.scaling_model import Scaled, fitted
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.compiler_process import CompilerProcess
@@ -51,18 +53,21 @@ def wanted() -> Iterator[Key]:
 
 
 def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
-    """Compiles the missing losses and steps, and adds them to the files."""
+    """Compiles the missing losses and steps, and adds them to the files. Skips those that a compiler refuses."""
     missing = [key for key in losses.wanted() if key not in costs]
-    for number, key in enumerate(missing, 1):
-        console.tell(f"loss {number} of {len(missing)}: {key.form}, {key.place}, {key.pairs} pairs a device")
-        with CompilerProcess(parse_place(key.place)) as process:
-            costs[key] = losses.compile_loss(process, key)
-        losses.write(costs)
+    for number, loss in enumerate(missing, 1):
+        console.tell(f"loss {number} of {len(missing)}: {loss.form}, {loss.place}, {loss.pairs} pairs a device")
+        with CompilerProcess(parse_place(loss.place)) as process:
+            cost = unless_refused(partial(compile_loss, process, loss), console)
+        if cost is not None:
+            costs |= losses.RECORDS.add(loss, cost)
     lacking = [key for key in wanted() if key not in steps]
-    for number, step in enumerate(lacking, 1):
-        console.tell(f"step {number} of {len(lacking)}: {step.place}, {step.mesh}, {step.pairs} pairs a device")
-        with CompilerProcess(parse_place(step.place)) as process:
-            steps |= compiled.add(step, compile_step(process, step))
+    for number, key in enumerate(lacking, 1):
+        console.tell(f"step {number} of {len(lacking)}: {key.place}, {key.mesh}, {key.pairs} pairs a device")
+        with CompilerProcess(parse_place(key.place)) as process:
+            step = unless_refused(partial(compile_step, process, key), console)
+        if step is not None:
+            steps |= compiled.RECORDS.add(key, step)
 
 
 def loss_table(costs: Costs, *, fixed: bool) -> str:
@@ -208,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="compile nothing")
     options = parser.parse_args()
-    steps, costs, console = compiled.read(), losses.read(), Console()
+    steps, costs, console = compiled.RECORDS.read(), losses.RECORDS.read(), Console()
     if not options.draw:
         try:
             compile_all(steps, costs, console)

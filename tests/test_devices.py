@@ -34,7 +34,7 @@ def steps(*needed: tuple[int, int]) -> Series:
 
 @pytest.mark.parametrize("file", [devices.FILE, devices.LAUNCH])
 def test_the_pages_show_what_was_compiled(file):
-    found = compiled.read()
+    found = compiled.RECORDS.read()
     parts = devices.tables(found) | {"devices": devices.excerpt(found)}
     text = file.read_text(encoding="utf-8")
     assert rewritten(text, parts) == text, "run: python -m docs.devices --draw"
@@ -53,7 +53,7 @@ def test_the_page_has_every_target():
 
 
 def test_every_compiled_step_is_that_of_a_recipe():
-    for key, step in compiled.read().items():
+    for key, step in compiled.RECORDS.read().items():
         assert key.stage in {stage.name for stage in load_config(key.recipe).stages}
         assert step.state <= step.whole and step.needed > step.state
         assert set(step.times) == ({parse_place(key.place).target.name, *_sharing(key)} if step.flops else set())
@@ -65,11 +65,11 @@ def _sharing(key: Key) -> tuple[str, ...]:
 
 def test_steps_are_written_and_read(tmp_path):
     written = {Key("a", "b", "v5e:2x4", "data", "dots", pairs): replace(STEP, needed=pairs) for pairs in (32, 16)}
+    records = replace(compiled.RECORDS, file=tmp_path / "steps.json")
+    assert records.read() == {}
     for key, step in written.items():
-        compiled.add(key, step, tmp_path / "steps.json")
-    assert compiled.read(tmp_path / "steps.json") == written
-    assert [key.pairs for key in compiled.read(tmp_path / "steps.json")] == [16, 32]
-    assert compiled.read(tmp_path / "none.json") == {}
+        records.add(key, step)
+    assert records.read() == written and [key.pairs for key in records.read()] == [16, 32]
 
 
 def test_lines_through_three_points_bend_at_the_middle_one():

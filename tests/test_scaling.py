@@ -1,7 +1,10 @@
 """docs/scaling.md shows what was compiled; the model of the losses, fitted to costs that follow it."""
 
+import io
 import re
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,21 +13,43 @@ from docs import compiled, losses, published, scaling
 from docs.losses import Cost, Key
 from docs.scaling_model import Scaled, fitted
 from docs.tables import rewritten
+from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.targets import TARGETS
-from tests.test_devices import steps
+from jclip.console import Console
+from tests.test_devices import STEP, steps
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_page_shows_what_was_compiled():
     text = scaling.FILE.read_text(encoding="utf-8")
-    parts = scaling.tables(compiled.read(), losses.read())
+    parts = scaling.tables(compiled.RECORDS.read(), losses.RECORDS.read())
     assert rewritten(text, parts) == text, "run: python -m docs.scaling --draw"
     assert set(re.findall(r"<!-- ([\w-]+) -->", text)) == {*parts, "end"}
 
 
+def test_what_a_compiler_refuses_does_not_stop_the_others(tmp_path, monkeypatch):
+    """The first loss and the first step fail; the others are compiled, and the files have them."""
+    refused: dict[type, object] = {}
+
+    def compile_one(result, process, key):
+        if refused.setdefault(type(key), key) == key:
+            raise CompilerFailed(f"refused: {key.place}")
+        return result
+
+    for module, name, result in ((losses, "compile_loss", cost("ring", 8, 8)), (compiled, "compile_step", STEP)):
+        monkeypatch.setattr(module, "RECORDS", replace(module.RECORDS, file=tmp_path / f"{name}.json"))
+        monkeypatch.setattr(scaling, name, partial(compile_one, result))
+    monkeypatch.setattr(scaling, "CompilerProcess", lambda place: nullcontext())
+    told = io.StringIO()
+    scaling.compile_all({}, {}, Console(file=told))
+    assert losses.RECORDS.read().keys() == set(losses.wanted()) - set(refused.values())
+    assert compiled.RECORDS.read().keys() == set(scaling.wanted()) - set(refused.values())
+    assert told.getvalue().count("refused: v5e") == 2
+
+
 def test_every_compiled_loss_is_wanted():
-    assert set(losses.read()) <= set(losses.wanted())
+    assert set(losses.RECORDS.read()) <= set(losses.wanted())
 
 
 def cost(form: str, pairs: int, devices: int) -> Cost:
