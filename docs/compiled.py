@@ -5,6 +5,7 @@ docs/compiled.json keeps one record for each compiled step; docs/devices.md and 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -144,7 +145,9 @@ _ENDLESS = 1 << 20  # pairs
 
 @dataclass(frozen=True)
 class Line:
-    """Quantity that is known for some batches, and linear in the batch between and beyond them.
+    """Quantity that is known for some batches, and linear in the batch between them.
+
+    Beyond them it continues with the slope from the first to the last: neighbours can be only a few pairs apart.
 
     Attributes:
       points: (pairs per device, value), ascending.
@@ -160,8 +163,10 @@ class Line:
         """
         if len(self.points) == 1:
             return self.points[0][1]
-        inner = [i for i in range(1, len(self.points) - 1) if self.points[i][0] <= pairs]
-        (x0, y0), (x1, y1) = self.points[len(inner)], self.points[len(inner) + 1]
+        (x0, y0), (x1, y1) = next(
+            (ends for ends in pairwise(self.points) if ends[0][0] <= pairs <= ends[1][0]),
+            (self.points[0], self.points[-1]),
+        )
         return y0 + (y1 - y0) * (pairs - x0) / (x1 - x0)
 
     def largest_within(self, value: float) -> int:
@@ -176,6 +181,10 @@ class Line:
         while pairs < _ENDLESS and (further := pairs + _power_below(self, pairs, value)) > pairs:
             pairs = further
         return pairs
+
+
+def _line(points: Iterable[tuple[int, float]]) -> Line:
+    return Line(tuple((pairs, float(value)) for pairs, value in points))
 
 
 def _power_below(line: Line, pairs: int, value: float) -> int:
@@ -214,22 +223,24 @@ class Series:
 
     def needed(self, pairs: float, devices: int) -> float:
         """Returns the bytes that a step needs on one of `devices` devices."""
-        line = Line(tuple((each, float(step.needed)) for each, step in self.steps))
-        return line.at(pairs) - self.first.state + self.state(devices)
+        return self._needed(devices).at(pairs)
 
     def largest(self, devices: int) -> int:
         """Returns the largest number of pairs per device that fits."""
-        line = Line(tuple((each, step.needed - self.first.state + self.state(devices)) for each, step in self.steps))
-        return line.largest_within(self.target.memory)
+        return self._needed(devices).largest_within(self.target.memory)
+
+    def _needed(self, devices: int) -> Line:
+        more = self.state(devices) - self.first.state
+        return _line((pairs, step.needed + more) for pairs, step in self.steps)
 
     def flops(self, pairs: float) -> float:
         """Returns the FLOPs of a step on one device."""
-        return self._line([(each, step.flops) for each, step in self._accounted]).at(pairs)
+        return _line((known, step.flops) for known, step in self._accounted).at(pairs)
 
     def times(self, pairs: float) -> Times:
         """Returns the estimated seconds without communication."""
-        known = [(each, step.times[self.target.name]) for each, step in self._accounted]
-        return Times(*(self._line([(each, times[part]) for each, times in known]).at(pairs) for part in range(3)))
+        times = [(known, step.times[self.target.name]) for known, step in self._accounted]
+        return Times(*(_line((known, each[part]) for known, each in times).at(pairs) for part in range(3)))
 
     def computing(self, pairs: float) -> float:
         """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
@@ -239,7 +250,7 @@ class Series:
     def sent(self) -> dict[str, Line]:
         """Bytes that a device sends, by kind of collective."""
         kinds = dict.fromkeys(kind for _, step in self._accounted for kind in step.sent)
-        return {kind: self._line([(each, step.sent.get(kind, 0)) for each, step in self._accounted]) for kind in kinds}
+        return {kind: _line((pairs, step.sent.get(kind, 0)) for pairs, step in self._accounted) for kind in kinds}
 
     def links(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of communication.
@@ -285,9 +296,6 @@ class Series:
     @property
     def _accounted(self) -> Sequence[tuple[int, Step]]:
         return [(pairs, step) for pairs, step in self.steps if step.flops]
-
-    def _line(self, points: Iterable[tuple[int, float]]) -> Line:
-        return Line(tuple((pairs, float(value)) for pairs, value in points))
 
     def rate(self, kind: str, devices: int) -> float:
         """Returns the B/s that a device sends in a kind of collective, as in `jclip.accelerators.roofline`."""

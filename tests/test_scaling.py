@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from docs import compiled, losses, published, scaling
+from docs.compiled import Series, Step, Times
 from docs.losses import Cost, Key
 from docs.scaling_model import Scaled, fitted
 from docs.tables import rewritten
 from jclip.accelerators.compiler import CompilerFailed
-from jclip.accelerators.targets import TARGETS
+from jclip.accelerators.targets import TARGETS, parse_place
+from jclip.configs.loading import load_config
 from jclip.console import Console
 from tests.test_devices import STEP, steps
 
@@ -131,3 +133,34 @@ def test_published_runs_are_counted_by_hand():
     rate = 44 * 200e6 / 128 / (4.5 * 86_400)
     (row,) = [line for line in table.splitlines() if "vit_b_16 1" in line]
     assert f"| 128 x v100 | 256 | 4.5 | {rate:,.0f} |" in row and rate == pytest.approx(176.8, abs=0.1)
+
+
+def test_a_published_run_on_a_target_with_one_batch_begins_where_its_leader_does():
+    def known(place: str, found: Series) -> dict[compiled.Key, Step]:
+        key = compiled.Key("chinese_clip/vit_b_16", "image-frozen", place, "data", "dots", 16)
+        name = parse_place(place).target.name
+        return {
+            replace(key, pairs=pairs): replace(step, sent={}, times={name: Times(pairs, pairs / 2, 0.0)})
+            for pairs, step in found.steps
+        }
+
+    a100, v100 = known("a100:8", steps((16, 4), (96, 14))), known("v100:8", steps((512, 18)))
+    (row,) = [line for line in published.published_table(a100 | v100).splitlines() if "vit_b_16 1" in line]
+    # 256 pairs: half of the 16 GiB beside 2; 44 x 200 million pairs in steps of 32,768, in float16.
+    seconds = 256 * 15.7 / 125 + 128
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[7] == "10.0" and float(cells[8]) == pytest.approx(seconds * 44 * 200e6 / 32_768 / 86_400, rel=0.05)
+
+
+def test_every_estimate_is_above_zero():
+    known = compiled.RECORDS.read()
+    for table in (published.input_table(known), published.published_table(known), published.flash_table(known)):
+        figures = re.findall(r"\| (-?[\d,.]+)(?= )", table)
+        assert figures and all(float(figure.replace(",", "")) > 0 for figure in figures), table
+    stages = {(key.recipe, key.stage) for key in known if key.place == "v100:8"}
+    missing = [line for line in published.published_table(known).splitlines() if "v100 |" in line and "| - |" in line]
+    assert len(missing) == sum(run.target == "v100" and _stage(run) not in stages for run in published.RUNS)
+
+
+def _stage(run: published.Published) -> tuple[str, str]:
+    return run.recipe, load_config(run.recipe).stages[run.stage].name
