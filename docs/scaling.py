@@ -7,7 +7,8 @@ An interrupted command continues.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -88,6 +89,27 @@ def loss_table(costs: Costs, *, fixed: bool) -> str:
     return table(head, rows)
 
 
+def form_table(costs: Costs) -> str:
+    """Returns the memory of each form for BATCH pairs, and the bytes that it sends over those that "ring" sends."""
+    rows = []
+    for form in FORMS:
+        known = [
+            (place.devices, cost, costs.get(replace(key, form="ring")))
+            for key, cost in costs.items()
+            if key.form == form and key.pairs * (place := parse_place(key.place)).devices == BATCH
+        ]
+        few = [cost.needed for devices, cost, _ in known if devices == 8]
+        many = [cost.needed for devices, cost, _ in known if devices >= 64]
+        ratios = [sum(cost.sent.values()) / sum(ring.sent.values()) for _, cost, ring in known if ring]
+        if few and many and ratios:
+            rows.append((form, _range(few), _range(many), f"{min(ratios):.1f} to {max(ratios):.1f}"))
+    return table(("form", "memory on 8 devices", "on 64 and more", "bytes sent, over those of the ring"), rows)
+
+
+def _range(sizes: Sequence[int]) -> str:
+    return f"{format_size(min(sizes))} to {format_size(max(sizes))}"
+
+
 def fit_table(costs: Costs) -> str:
     """Returns the coefficients of the model of the losses."""
     rows = []
@@ -154,7 +176,7 @@ def _cell(model: Scaled, form: Impl, devices: int, fixed: bool) -> str:
     if needed > model.series.target.memory:
         return f"{gib(needed)}, too much"
     total = model.seconds(form, pairs, devices)
-    return f"{gib(needed)}, {format_duration(total)}, {model.series.computing(pairs) / total:.0%}"
+    return f"{gib(needed)}, {format_duration(total)}, {model.computing(form, pairs, devices) / total:.0%}"
 
 
 def limits_table(steps: Steps, costs: Costs) -> str:
@@ -165,13 +187,17 @@ def limits_table(steps: Steps, costs: Costs) -> str:
         for form in FORMS if model else ():
             assert model is not None
             cells = [_limit(model, form, pairs) for pairs in LIMIT_PAIRS]
-            rows.append((target, form, *cells))
-    return table(("target", "form", *(f"{pairs:,} pairs a device" for pairs in LIMIT_PAIRS)), rows)
+            rows.append((target, f"{max(_counts(model)):,}", form, *cells))
+    return table(("target", "devices up to", "form", *(f"{pairs:,} pairs a device" for pairs in LIMIT_PAIRS)), rows)
+
+
+def _counts(model: Scaled) -> list[int]:
+    """Returns powers of two, from 8 to 16,384 devices, as far as the target has that number."""
+    return [count for power in range(3, 15) if model.possible(count := 1 << power)]
 
 
 def _limit(model: Scaled, form: Impl, pairs: int) -> str:
     """Returns the limits of a form: devices on which it needs too much memory, or a tenth of the step's time."""
-    counts = [1 << power for power in range(3, 15)]
     alone = model.series.computing(pairs)
     if model.series.needed(pairs, 8) > model.series.target.memory:
         return "the step does not fit"
@@ -183,7 +209,7 @@ def _limit(model: Scaled, form: Impl, pairs: int) -> str:
         spent = model.seconds(form, pairs, devices) - model.series.links(0, devices)
         return spent - alone > 0.1 * spent
 
-    large, slow = (next((f"{count:,}" for count in counts if found(count)), "-") for found in (memory, time))
+    large, slow = (next((f"{count:,}" for count in _counts(model) if found(count)), "-") for found in (memory, time))
     return f"{large} / {slow}"
 
 
@@ -192,6 +218,7 @@ def tables(steps: Steps, costs: Costs) -> dict[str, str]:
     return {
         "losses-fixed": loss_table(costs, fixed=True),
         "losses-batch": loss_table(costs, fixed=False),
+        "forms": form_table(costs),
         "fit": fit_table(costs),
         "check": check_table(steps, costs),
         "growth-fixed": growth_table(steps, costs, fixed=True),

@@ -18,6 +18,7 @@ from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.configs.loading import load_config
 from jclip.console import Console
+from jclip.units import format_size
 from tests.test_devices import STEP, steps
 
 ROOT = Path(__file__).parents[1]
@@ -104,12 +105,46 @@ def test_a_step_has_the_loss_of_its_form(costs):
 
 def test_limits_are_the_devices_from_which_a_form_does_not_fit(costs):
     forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
-    model = Scaled(steps((16, 4), (32, 6)), forms)
+    found = steps((16, 4), (32, 6))
+    large = replace(found.target, arrangement=TARGETS["v5p"].arrangement)
+    model = Scaled(replace(found, target=large), forms)
     # 9.75 GiB are left. Dense needs 4 x (2 x 32 + 3 x 512) bytes a text, so 1.6 million: not with 524,288.
     assert scaling._limit(model, "dense", 32) == "- / -"
     # 100 pairs: 14.5 GiB; 1.25 are left, for 4 x (2 x 100 + 3 x 512) bytes a text: 193,000 texts, not 204,800.
     assert scaling._limit(model, "dense", 100).startswith("2,048 / ")
     assert scaling._limit(model, "dense", 200) == "the step does not fit"
+    # A v5e has no slice of 2,048 chips.
+    assert scaling._limit(Scaled(found, forms), "dense", 100).startswith("- / ")
+    assert scaling._counts(Scaled(found, forms)) == [8, 16, 32, 64, 128, 256]
+
+
+def test_the_share_of_computation_has_the_loss_of_all_texts(costs):
+    forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
+    tiny = [
+        (pairs, replace(step, times={"v5e": Times(pairs * 1e-6, 0.0, 0.0)}, sent={}))
+        for pairs, step in steps((16, 4), (128, 6)).steps
+    ]
+    model = Scaled(replace(steps((16, 4)), steps=tuple(tiny)), forms)
+    computing, total = model.computing("ring", 128, 256), model.seconds("ring", 128, 256)
+    assert computing > 4 * model.series.computing(128)
+    assert scaling._cell(model, "ring", 256, fixed=True).endswith(f" {computing / total:.0%}")
+
+
+def test_forms_are_compared_for_one_batch(costs):
+    _, _, dense, _, ring = scaling.form_table(costs).splitlines()
+    few, many = cost("dense", 4096, 8).needed, [cost("dense", pairs, 32_768 // pairs).needed for pairs in (128, 512)]
+    sizes = f"{format_size(few)} to {format_size(few)} | {format_size(min(many))} to {format_size(max(many))}"
+    assert dense == f"| dense | {sizes} | 1.0 to 1.0 |" and ring.endswith("| 1.0 to 1.0 |")
+    assert "dense" not in scaling.form_table({key: each for key, each in costs.items() if key.form != "dense"})
+
+
+def test_the_page_is_right_about_collectives():
+    for key, found in losses.RECORDS.read().items():
+        place = parse_place(key.place)
+        if key.form == "chunked" and place.target.platform == "tpu" and place.devices >= 64:
+            assert set(found.times) == {"all-reduce", "all-to-all"}
+        if key.form == "ring" and place.devices > 1:
+            assert found.times["collective-permute"] == place.devices * (9 if place.target.platform == "tpu" else 2)
 
 
 def test_the_rates_are_those_of_the_results():
