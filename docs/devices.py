@@ -154,8 +154,8 @@ def measured(steps: Steps) -> str:
     if not found:
         return ""
     return (
-        f"cn_clip's own steps on eight A100s take {min(found):.1f} to {max(found):.1f} times these estimates, see "
-        "[scaling.md](scaling.md).\n"
+        f"cn_clip's steps on eight A100s take {min(found):.1f} to {max(found):.1f} times the estimate of jclip's step "
+        "with the same batch, see [scaling.md](scaling.md).\n"
     )
 
 

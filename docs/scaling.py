@@ -7,10 +7,11 @@ An interrupted command continues.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from docs import compiled, losses, published
 from docs.compiled import Key, Series, Steps, compile_step
@@ -102,12 +103,13 @@ def form_table(costs: Costs) -> str:
         many = [cost.needed for devices, cost, _ in known if devices >= 64]
         ratios = [sum(cost.sent.values()) / sum(ring.sent.values()) for _, cost, ring in known if ring]
         if few and many and ratios:
-            rows.append((form, _range(few), _range(many), f"{min(ratios):.1f} to {max(ratios):.1f}"))
+            rows.append((form, _range(few, format_size), _range(many, format_size), _range(ratios, "{:.1f}".format)))
     return table(("form", "memory on 8 devices", "on 64 and more", "bytes sent, over those of the ring"), rows)
 
 
-def _range(sizes: Sequence[int]) -> str:
-    return f"{format_size(min(sizes))} to {format_size(max(sizes))}"
+def _range(values: Sequence[Any], shown: Callable[[Any], str]) -> str:
+    """Returns "LOWEST to HIGHEST", or one of them if both look the same."""
+    return " to ".join(dict.fromkeys((shown(min(values)), shown(max(values)))))
 
 
 def fit_table(costs: Costs) -> str:
