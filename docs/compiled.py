@@ -3,25 +3,23 @@
 docs/compiled.json keeps one record for each compiled step; docs/devices.md and docs/scaling.md are drawn from it.
 """
 
-import fcntl
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from docs.records import Records
 from jclip.accelerators.account import account
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
 from jclip.configs.loading import load_config
-from jclip.io.files import whole_file
 from jclip.models.compute import Remat
 from jclip.parallel.mesh import MeshShape
 from jclip.train.configuration import Run
 from jclip.train.planning.on_target import Assembled, assemble_stage
 
-FILE = Path(__file__).with_suffix(".json")
 MESHES = {"data": MeshShape(), "fsdp": MeshShape(data=1, fsdp=-1)}
 """Meshes by name: parameters are replicated, or split over all devices."""
 SHARED = {"a100": ("a100-40",), "h100": ("h200",)}
@@ -90,37 +88,12 @@ class Step:
 Steps = dict[Key, Step]
 
 
-def read(file: Path = FILE) -> Steps:
-    """Returns the compiled steps of a file; none if it does not exist."""
-    if not file.exists():
-        return {}
-    found: Steps = {}
-    for row in json.loads(file.read_text(encoding="utf-8")):
-        key = Key(**{name: row.pop(name) for name in Key.__dataclass_fields__})
-        row["times"] = {name: Times(*times) for name, times in row["times"].items()}
-        found[key] = Step(**row)
-    return found
+def _step(times: dict[str, Sequence[float]], **fields: Any) -> Step:
+    """Returns a step from its fields, as they are in JSON."""
+    return Step(times={name: Times(*seconds) for name, seconds in times.items()}, **fields)
 
 
-def write(steps: Mapping[Key, Step], file: Path = FILE) -> None:
-    """Writes the compiled steps, one a line."""
-    rows = [json.dumps(asdict(key) | asdict(step)) for key, step in sorted(steps.items())]
-    with whole_file(file, replace=True) as partial:
-        partial.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
-
-
-def change(edit: Callable[[Steps], Steps], file: Path = FILE) -> Steps:
-    """Changes the compiled steps of a file and returns them; other processes may change it at the same time."""
-    with file.with_suffix(".lock").open("w", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        steps = edit(read(file))
-        write(steps, file)
-    return steps
-
-
-def add(key: Key, step: Step, file: Path = FILE) -> Steps:
-    """Adds a step to a file, as `change` does, and returns all of them."""
-    return change(lambda known: known | {key: step}, file)
+RECORDS = Records(Path(__file__).with_suffix(".json"), Key, _step)
 
 
 def stage_run(key: Key) -> Run:
@@ -172,7 +145,9 @@ _ENDLESS = 1 << 20  # pairs
 
 @dataclass(frozen=True)
 class Line:
-    """Quantity that is known for some batches, and linear in the batch between and beyond them.
+    """Quantity that is known for some batches, and linear in the batch between them.
+
+    Beyond them it continues with the slope from the first to the last: neighbours can be only a few pairs apart.
 
     Attributes:
       points: (pairs per device, value), ascending.
@@ -188,8 +163,10 @@ class Line:
         """
         if len(self.points) == 1:
             return self.points[0][1]
-        inner = [i for i in range(1, len(self.points) - 1) if self.points[i][0] <= pairs]
-        (x0, y0), (x1, y1) = self.points[len(inner)], self.points[len(inner) + 1]
+        (x0, y0), (x1, y1) = next(
+            (ends for ends in pairwise(self.points) if ends[0][0] <= pairs <= ends[1][0]),
+            (self.points[0], self.points[-1]),
+        )
         return y0 + (y1 - y0) * (pairs - x0) / (x1 - x0)
 
     def largest_within(self, value: float) -> int:
@@ -204,6 +181,10 @@ class Line:
         while pairs < _ENDLESS and (further := pairs + _power_below(self, pairs, value)) > pairs:
             pairs = further
         return pairs
+
+
+def _line(points: Iterable[tuple[int, float]]) -> Line:
+    return Line(tuple((pairs, float(value)) for pairs, value in points))
 
 
 def _power_below(line: Line, pairs: int, value: float) -> int:
@@ -242,22 +223,24 @@ class Series:
 
     def needed(self, pairs: float, devices: int) -> float:
         """Returns the bytes that a step needs on one of `devices` devices."""
-        line = Line(tuple((each, float(step.needed)) for each, step in self.steps))
-        return line.at(pairs) - self.first.state + self.state(devices)
+        return self._needed(devices).at(pairs)
 
     def largest(self, devices: int) -> int:
         """Returns the largest number of pairs per device that fits."""
-        line = Line(tuple((each, step.needed - self.first.state + self.state(devices)) for each, step in self.steps))
-        return line.largest_within(self.target.memory)
+        return self._needed(devices).largest_within(self.target.memory)
+
+    def _needed(self, devices: int) -> Line:
+        more = self.state(devices) - self.first.state
+        return _line((pairs, step.needed + more) for pairs, step in self.steps)
 
     def flops(self, pairs: float) -> float:
         """Returns the FLOPs of a step on one device."""
-        return self._line([(each, step.flops) for each, step in self._accounted]).at(pairs)
+        return _line((known, step.flops) for known, step in self._accounted).at(pairs)
 
     def times(self, pairs: float) -> Times:
         """Returns the estimated seconds without communication."""
-        known = [(each, step.times[self.target.name]) for each, step in self._accounted]
-        return Times(*(self._line([(each, times[part]) for each, times in known]).at(pairs) for part in range(3)))
+        times = [(known, step.times[self.target.name]) for known, step in self._accounted]
+        return Times(*(_line((known, each[part]) for known, each in times).at(pairs) for part in range(3)))
 
     def computing(self, pairs: float) -> float:
         """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
@@ -267,7 +250,7 @@ class Series:
     def sent(self) -> dict[str, Line]:
         """Bytes that a device sends, by kind of collective."""
         kinds = dict.fromkeys(kind for _, step in self._accounted for kind in step.sent)
-        return {kind: self._line([(each, step.sent.get(kind, 0)) for each, step in self._accounted]) for kind in kinds}
+        return {kind: _line((pairs, step.sent.get(kind, 0)) for pairs, step in self._accounted) for kind in kinds}
 
     def links(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of communication.
@@ -313,9 +296,6 @@ class Series:
     @property
     def _accounted(self) -> Sequence[tuple[int, Step]]:
         return [(pairs, step) for pairs, step in self.steps if step.flops]
-
-    def _line(self, points: Iterable[tuple[int, float]]) -> Line:
-        return Line(tuple((pairs, float(value)) for pairs, value in points))
 
     def rate(self, kind: str, devices: int) -> float:
         """Returns the B/s that a device sends in a kind of collective, as in `jclip.accelerators.roofline`."""

@@ -3,26 +3,24 @@
 docs/losses.json keeps one record for each compiled loss; docs/scaling.md is drawn from it.
 """
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
+from docs.records import Records
 from jclip.accelerators.account import account
 from jclip.accelerators.compiler import Compiled, Compiler
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import Target, parse_place
-from jclip.io.files import whole_file
 from jclip.losses.contrastive import Impl, contrastive_loss
 from jclip.parallel.mesh import make_mesh
 from jclip.parallel.sharding import batch_sharding, replicated
 
-FILE = Path(__file__).with_suffix(".json")
 FORMS: tuple[Impl, ...] = get_args(Impl)
 WIDTH = 512
 """Width of the features of ViT-B/16."""
@@ -74,19 +72,7 @@ def wanted() -> Iterator[Key]:
                 yield Key(form, name, BATCH // devices)
 
 
-def read(file: Path = FILE) -> Costs:
-    """Returns the compiled losses of a file; none if it does not exist."""
-    if not file.exists():
-        return {}
-    rows = json.loads(file.read_text(encoding="utf-8"))
-    return {Key(**{name: row.pop(name) for name in Key.__dataclass_fields__}): Cost(**row) for row in rows}
-
-
-def write(costs: Mapping[Key, Cost], file: Path = FILE) -> None:
-    """Writes the compiled losses, one a line."""
-    rows = [json.dumps(asdict(key) | asdict(cost)) for key, cost in sorted(costs.items())]
-    with whole_file(file, replace=True) as partial_file:
-        partial_file.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
+RECORDS = Records(Path(__file__).with_suffix(".json"), Key, Cost)
 
 
 def compile_loss(process: CompilerProcess, key: Key) -> Cost:

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 
-from benchmarks.memory import ROWS
-from docs.compiled import Series, Steps, series
+from benchmarks.memory import ROWS, Row
+from docs.cells import DEVICES, Cell
+from docs.compiled import Series, Steps
 from docs.tables import gib, table
 from jclip.accelerators.targets import TARGETS
 from jclip.configs.loading import load_config
-from jclip.models.compute import Remat
-from jclip.stages import Stage
 from jclip.units import format_duration
 
 IMAGES = {224: 828, 500: 415, 640: 307}
@@ -23,7 +22,6 @@ FED = (
 """Recipes and stages whose input is calculated."""
 FLOAT16 = 125e12
 """FLOP/s of a V100's matrix units, which multiply only float16 (data sheet)."""
-REMATS: tuple[Remat, ...] = ("dots", "layers")
 
 
 @dataclass(frozen=True)
@@ -61,11 +59,10 @@ def input_table(steps: Steps) -> str:
     rows = []
     for target in TARGETS.values():
         for recipe, index in FED:
-            stage = load_config(recipe).stages[index]
-            found = _known(steps, recipe, stage, target.name)
-            if found is None or (pairs := found.largest(8)) < 1:
+            found = _line(steps, recipe, index, target.name)
+            if found is None or (pairs := found.largest(DEVICES)) < 1:
                 continue
-            device = pairs / found.seconds(pairs, 8)
+            device = pairs / found.seconds(pairs, DEVICES)
             host = device * target.host_devices
             cores = [f"{host * WORKERS / rate:,.0f}" for rate in IMAGES.values()]
             rows.append((target.name, f"{recipe} {index + 1}", f"{device:,.0f}", f"{host:,.0f}", *cores))
@@ -77,18 +74,14 @@ def published_table(steps: Steps) -> str:
     """Returns the published durations beside those of the estimate."""
     rows = []
     for run in RUNS:
-        stage, target = load_config(run.recipe).stages[run.stage], TARGETS[run.target]
+        stage = load_config(run.recipe).stages[run.stage]
         pairs = stage.batch_size / run.devices
         count = stage.budget.in_steps(stage.batch_size, 0)
         rate = pairs * count / (run.days * 86_400)
-        found = _known(steps, run.recipe, stage, run.target)
         cells = ["-"] * 4
-        if found:
+        if found := _line(steps, run.recipe, run.stage, run.target):
             reached = rate * found.flops(pairs) / pairs
-            times, links = found.times(pairs), found.links(pairs, run.devices)
-            peak = FLOAT16 if run.target == "v100" else target.peak
-            seconds = times.products * target.peak / peak + times.traffic + links
-            days = seconds * count / 86_400
+            days = _seconds(found, pairs, run.devices) * count / 86_400
             needed = gib(found.needed(pairs, run.devices))
             cells = [f"{reached / 1e12:,.1f}", needed, f"{days:,.2g}", f"{run.days / days:,.1f}"]
         name = f"{run.recipe} {run.stage + 1}"
@@ -100,27 +93,49 @@ def published_table(steps: Steps) -> str:
     return table(head, rows)
 
 
+def _seconds(found: Series, pairs: float, devices: int) -> float:
+    """Returns the estimated seconds of a step; on V100s a lower bound, with products at the rate of float16.
+
+    At that rate, the memory traffic of some instructions takes longer than their products, which it does not count.
+    """
+    if found.target.name != "v100":
+        return found.seconds(pairs, devices)
+    times = found.times(pairs)
+    return times.products * found.target.peak / FLOAT16 + times.traffic + found.links(pairs, devices)
+
+
+@dataclass(frozen=True)
+class FlashRow:
+    """Row of cn_clip's table, and the estimated seconds of a step with the same batch."""
+
+    row: Row
+    seconds: float
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """The measured seconds over the estimate, without and with flash attention."""
+        return self.row.plain_seconds / self.seconds, self.row.flash_seconds / self.seconds
+
+
+def flash_rows(steps: Steps) -> list[FlashRow]:
+    """Returns the rows of cn_clip's table whose steps have been compiled."""
+    lines = [(row, _line(steps, f"chinese_clip/{row.recipe}", -1, "a100")) for row in ROWS]
+    return [FlashRow(row, line.seconds(row.pairs, 8)) for row, line in lines if line]
+
+
 def flash_table(steps: Steps) -> str:
     """Returns cn_clip's measured seconds of a step beside the estimate."""
     rows = []
-    for row in ROWS:
-        recipe = f"chinese_clip/{row.recipe}"
-        found = _known(steps, recipe, load_config(recipe).stages[-1], "a100")
-        if found is None:
-            continue
-        seconds = found.seconds(row.pairs, 8)
-        ratios = ", ".join(f"{each / seconds:.1f}" for each in (row.plain_seconds, row.flash_seconds))
-        theirs = f"{row.plain_seconds}", f"{row.flash_seconds}"
-        rows.append((recipe, f"{row.pairs:,}", *theirs, format_duration(seconds), ratios))
+    for each in flash_rows(steps):
+        measured = f"{each.row.plain_seconds}", f"{each.row.flash_seconds}"
+        ratios = ", ".join(f"{ratio:.1f}" for ratio in each.ratios)
+        name, pairs = f"chinese_clip/{each.row.recipe}", f"{each.row.pairs:,}"
+        rows.append((name, pairs, *measured, format_duration(each.seconds), ratios))
     head = ("recipe", "pairs a device", "cn_clip, s", "with flash attention, s", "estimate", "ratios")
     return table(head, rows)
 
 
-def _known(steps: Steps, recipe: str, stage: Stage, target: str) -> Series | None:
-    """Returns the steps of a stage with the least recomputation that has been compiled."""
-    for remat in REMATS:
-        for mesh in ("data", "fsdp"):
-            found = series(steps, recipe, stage.name, target, mesh, remat)
-            if found and found.accounted and len(found.steps) > 1:
-                return found
-    return None
+def _line(steps: Steps, recipe: str, index: int, target: str) -> Series | None:
+    """Returns the steps of a stage, with the rematerialisation "dots"; None if estimates for them are not possible."""
+    found = Cell(recipe, load_config(recipe).stages[index], TARGETS[target], "dots").line(steps)
+    return found if found and found.accounted else None

@@ -7,12 +7,16 @@ An interrupted command continues.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from docs import compiled, losses, published
 from docs.compiled import Key, Series, Steps, compile_step
-from docs.losses import BATCH, FORMS, PER_DEVICE, Costs
+from docs.losses import BATCH, FORMS, PER_DEVICE, Costs, compile_loss
+from docs.records import unless_refused
 from docs.scaling_model import Scaled, fitted
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.compiler_process import CompilerProcess
@@ -51,18 +55,21 @@ def wanted() -> Iterator[Key]:
 
 
 def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
-    """Compiles the missing losses and steps, and adds them to the files."""
+    """Compiles the missing losses and steps, and adds them to the files. Skips those that a compiler refuses."""
     missing = [key for key in losses.wanted() if key not in costs]
-    for number, key in enumerate(missing, 1):
-        console.tell(f"loss {number} of {len(missing)}: {key.form}, {key.place}, {key.pairs} pairs a device")
-        with CompilerProcess(parse_place(key.place)) as process:
-            costs[key] = losses.compile_loss(process, key)
-        losses.write(costs)
+    for number, loss in enumerate(missing, 1):
+        console.tell(f"loss {number} of {len(missing)}: {loss.form}, {loss.place}, {loss.pairs} pairs a device")
+        with CompilerProcess(parse_place(loss.place)) as process:
+            cost = unless_refused(partial(compile_loss, process, loss), console)
+        if cost is not None:
+            costs |= losses.RECORDS.add(loss, cost)
     lacking = [key for key in wanted() if key not in steps]
-    for number, step in enumerate(lacking, 1):
-        console.tell(f"step {number} of {len(lacking)}: {step.place}, {step.mesh}, {step.pairs} pairs a device")
-        with CompilerProcess(parse_place(step.place)) as process:
-            steps |= compiled.add(step, compile_step(process, step))
+    for number, key in enumerate(lacking, 1):
+        console.tell(f"step {number} of {len(lacking)}: {key.place}, {key.mesh}, {key.pairs} pairs a device")
+        with CompilerProcess(parse_place(key.place)) as process:
+            step = unless_refused(partial(compile_step, process, key), console)
+        if step is not None:
+            steps |= compiled.RECORDS.add(key, step)
 
 
 def loss_table(costs: Costs, *, fixed: bool) -> str:
@@ -81,6 +88,28 @@ def loss_table(costs: Costs, *, fixed: bool) -> str:
             rows.append((name, f"{pairs * devices:,}", form, *row, kinds, sent, f"{cost.links * 1e6:,.0f}"))
     head = ("place", "batch", "form", "memory", "logits at once", "collectives", "sent", "links, µs")
     return table(head, rows)
+
+
+def form_table(costs: Costs) -> str:
+    """Returns the memory of each form for BATCH pairs, and the bytes that it sends over those that "ring" sends."""
+    rows = []
+    for form in FORMS:
+        known = [
+            (place.devices, cost, costs.get(replace(key, form="ring")))
+            for key, cost in costs.items()
+            if key.form == form and key.pairs * (place := parse_place(key.place)).devices == BATCH
+        ]
+        few = [cost.needed for devices, cost, _ in known if devices == 8]
+        many = [cost.needed for devices, cost, _ in known if devices >= 64]
+        ratios = [sum(cost.sent.values()) / sum(ring.sent.values()) for _, cost, ring in known if ring]
+        if few and many and ratios:
+            rows.append((form, _range(few, format_size), _range(many, format_size), _range(ratios, "{:.1f}".format)))
+    return table(("form", "memory on 8 devices", "on 64 and more", "bytes sent, over those of the ring"), rows)
+
+
+def _range(values: Sequence[Any], shown: Callable[[Any], str]) -> str:
+    """Returns "LOWEST to HIGHEST", or one of them if both look the same."""
+    return " to ".join(dict.fromkeys((shown(min(values)), shown(max(values)))))
 
 
 def fit_table(costs: Costs) -> str:
@@ -149,7 +178,7 @@ def _cell(model: Scaled, form: Impl, devices: int, fixed: bool) -> str:
     if needed > model.series.target.memory:
         return f"{gib(needed)}, too much"
     total = model.seconds(form, pairs, devices)
-    return f"{gib(needed)}, {format_duration(total)}, {model.series.computing(pairs) / total:.0%}"
+    return f"{gib(needed)}, {format_duration(total)}, {model.computing(form, pairs, devices) / total:.0%}"
 
 
 def limits_table(steps: Steps, costs: Costs) -> str:
@@ -160,13 +189,17 @@ def limits_table(steps: Steps, costs: Costs) -> str:
         for form in FORMS if model else ():
             assert model is not None
             cells = [_limit(model, form, pairs) for pairs in LIMIT_PAIRS]
-            rows.append((target, form, *cells))
-    return table(("target", "form", *(f"{pairs:,} pairs a device" for pairs in LIMIT_PAIRS)), rows)
+            rows.append((target, f"{max(_counts(model)):,}", form, *cells))
+    return table(("target", "devices up to", "form", *(f"{pairs:,} pairs a device" for pairs in LIMIT_PAIRS)), rows)
+
+
+def _counts(model: Scaled) -> list[int]:
+    """Returns powers of two, from 8 to 16,384 devices, as far as the target has that number."""
+    return [count for power in range(3, 15) if model.possible(count := 1 << power)]
 
 
 def _limit(model: Scaled, form: Impl, pairs: int) -> str:
     """Returns the limits of a form: devices on which it needs too much memory, or a tenth of the step's time."""
-    counts = [1 << power for power in range(3, 15)]
     alone = model.series.computing(pairs)
     if model.series.needed(pairs, 8) > model.series.target.memory:
         return "the step does not fit"
@@ -178,7 +211,7 @@ def _limit(model: Scaled, form: Impl, pairs: int) -> str:
         spent = model.seconds(form, pairs, devices) - model.series.links(0, devices)
         return spent - alone > 0.1 * spent
 
-    large, slow = (next((f"{count:,}" for count in counts if found(count)), "-") for found in (memory, time))
+    large, slow = (next((f"{count:,}" for count in _counts(model) if found(count)), "-") for found in (memory, time))
     return f"{large} / {slow}"
 
 
@@ -187,6 +220,7 @@ def tables(steps: Steps, costs: Costs) -> dict[str, str]:
     return {
         "losses-fixed": loss_table(costs, fixed=True),
         "losses-batch": loss_table(costs, fixed=False),
+        "forms": form_table(costs),
         "fit": fit_table(costs),
         "check": check_table(steps, costs),
         "growth-fixed": growth_table(steps, costs, fixed=True),
@@ -208,7 +242,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="compile nothing")
     options = parser.parse_args()
-    steps, costs, console = compiled.read(), losses.read(), Console()
+    steps, costs, console = compiled.RECORDS.read(), losses.RECORDS.read(), Console()
     if not options.draw:
         try:
             compile_all(steps, costs, console)

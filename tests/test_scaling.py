@@ -1,30 +1,58 @@
 """docs/scaling.md shows what was compiled; the model of the losses, fitted to costs that follow it."""
 
+import io
 import re
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from docs import compiled, losses, published, scaling
+from docs.compiled import Series, Step, Times
 from docs.losses import Cost, Key
 from docs.scaling_model import Scaled, fitted
 from docs.tables import rewritten
-from jclip.accelerators.targets import TARGETS
-from tests.test_devices import steps
+from jclip.accelerators.compiler import CompilerFailed
+from jclip.accelerators.targets import TARGETS, parse_place
+from jclip.configs.loading import load_config
+from jclip.console import Console
+from jclip.units import format_size
+from tests.test_devices import STEP, steps
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_the_page_shows_what_was_compiled():
     text = scaling.FILE.read_text(encoding="utf-8")
-    parts = scaling.tables(compiled.read(), losses.read())
+    parts = scaling.tables(compiled.RECORDS.read(), losses.RECORDS.read())
     assert rewritten(text, parts) == text, "run: python -m docs.scaling --draw"
     assert set(re.findall(r"<!-- ([\w-]+) -->", text)) == {*parts, "end"}
 
 
+def test_what_a_compiler_refuses_does_not_stop_the_others(tmp_path, monkeypatch):
+    """The first loss and the first step fail; the others are compiled, and the files have them."""
+    refused: dict[type, object] = {}
+
+    def compile_one(result, process, key):
+        if refused.setdefault(type(key), key) == key:
+            raise CompilerFailed(f"refused: {key.place}")
+        return result
+
+    for module, name, result in ((losses, "compile_loss", cost("ring", 8, 8)), (compiled, "compile_step", STEP)):
+        monkeypatch.setattr(module, "RECORDS", replace(module.RECORDS, file=tmp_path / f"{name}.json"))
+        monkeypatch.setattr(scaling, name, partial(compile_one, result))
+    monkeypatch.setattr(scaling, "CompilerProcess", lambda place: nullcontext())
+    told = io.StringIO()
+    scaling.compile_all({}, {}, Console(file=told))
+    assert losses.RECORDS.read().keys() == set(losses.wanted()) - set(refused.values())
+    assert compiled.RECORDS.read().keys() == set(scaling.wanted()) - set(refused.values())
+    assert told.getvalue().count("refused: v5e") == 2
+
+
 def test_every_compiled_loss_is_wanted():
-    assert set(losses.read()) <= set(losses.wanted())
+    assert set(losses.RECORDS.read()) <= set(losses.wanted())
 
 
 def cost(form: str, pairs: int, devices: int) -> Cost:
@@ -77,12 +105,46 @@ def test_a_step_has_the_loss_of_its_form(costs):
 
 def test_limits_are_the_devices_from_which_a_form_does_not_fit(costs):
     forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
-    model = Scaled(steps((16, 4), (32, 6)), forms)
+    found = steps((16, 4), (32, 6))
+    large = replace(found.target, arrangement=TARGETS["v5p"].arrangement)
+    model = Scaled(replace(found, target=large), forms)
     # 9.75 GiB are left. Dense needs 4 x (2 x 32 + 3 x 512) bytes a text, so 1.6 million: not with 524,288.
     assert scaling._limit(model, "dense", 32) == "- / -"
     # 100 pairs: 14.5 GiB; 1.25 are left, for 4 x (2 x 100 + 3 x 512) bytes a text: 193,000 texts, not 204,800.
     assert scaling._limit(model, "dense", 100).startswith("2,048 / ")
     assert scaling._limit(model, "dense", 200) == "the step does not fit"
+    # A v5e has no slice of 2,048 chips.
+    assert scaling._limit(Scaled(found, forms), "dense", 100).startswith("- / ")
+    assert scaling._counts(Scaled(found, forms)) == [8, 16, 32, 64, 128, 256]
+
+
+def test_the_share_of_computation_has_the_loss_of_all_texts(costs):
+    forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
+    tiny = [
+        (pairs, replace(step, times={"v5e": Times(pairs * 1e-6, 0.0, 0.0)}, sent={}))
+        for pairs, step in steps((16, 4), (128, 6)).steps
+    ]
+    model = Scaled(replace(steps((16, 4)), steps=tuple(tiny)), forms)
+    computing, total = model.computing("ring", 128, 256), model.seconds("ring", 128, 256)
+    assert computing > 4 * model.series.computing(128)
+    assert scaling._cell(model, "ring", 256, fixed=True).endswith(f" {computing / total:.0%}")
+
+
+def test_forms_are_compared_for_one_batch(costs):
+    _, _, dense, _, ring = scaling.form_table(costs).splitlines()
+    few, many = cost("dense", 4096, 8).needed, [cost("dense", pairs, 32_768 // pairs).needed for pairs in (128, 512)]
+    sizes = f"{format_size(few)} | {format_size(min(many))} to {format_size(max(many))}"
+    assert dense == f"| dense | {sizes} | 1.0 |" and ring.endswith("| 1.0 |")
+    assert "dense" not in scaling.form_table({key: each for key, each in costs.items() if key.form != "dense"})
+
+
+def test_the_page_is_right_about_collectives():
+    for key, found in losses.RECORDS.read().items():
+        place = parse_place(key.place)
+        if key.form == "chunked" and place.target.platform == "tpu" and place.devices >= 64:
+            assert set(found.times) == {"all-reduce", "all-to-all"}
+        if key.form == "ring" and place.devices > 1:
+            assert found.times["collective-permute"] == place.devices * (9 if place.target.platform == "tpu" else 2)
 
 
 def test_the_rates_are_those_of_the_results():
@@ -106,3 +168,34 @@ def test_published_runs_are_counted_by_hand():
     rate = 44 * 200e6 / 128 / (4.5 * 86_400)
     (row,) = [line for line in table.splitlines() if "vit_b_16 1" in line]
     assert f"| 128 x v100 | 256 | 4.5 | {rate:,.0f} |" in row and rate == pytest.approx(176.8, abs=0.1)
+
+
+def test_a_published_run_on_a_target_with_one_batch_begins_where_its_leader_does():
+    def known(place: str, found: Series) -> dict[compiled.Key, Step]:
+        key = compiled.Key("chinese_clip/vit_b_16", "image-frozen", place, "data", "dots", 16)
+        name = parse_place(place).target.name
+        return {
+            replace(key, pairs=pairs): replace(step, sent={}, times={name: Times(pairs, pairs / 2, 0.0)})
+            for pairs, step in found.steps
+        }
+
+    a100, v100 = known("a100:8", steps((16, 4), (96, 14))), known("v100:8", steps((512, 18)))
+    (row,) = [line for line in published.published_table(a100 | v100).splitlines() if "vit_b_16 1" in line]
+    # 256 pairs: half of the 16 GiB beside 2; 44 x 200 million pairs in steps of 32,768, in float16.
+    seconds = 256 * 15.7 / 125 + 128
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[7] == "10.0" and float(cells[8]) == pytest.approx(seconds * 44 * 200e6 / 32_768 / 86_400, rel=0.05)
+
+
+def test_every_estimate_is_above_zero():
+    known = compiled.RECORDS.read()
+    for table in (published.input_table(known), published.published_table(known), published.flash_table(known)):
+        figures = re.findall(r"\| (-?[\d,.]+)(?= )", table)
+        assert figures and all(float(figure.replace(",", "")) > 0 for figure in figures), table
+    stages = {(key.recipe, key.stage) for key in known if key.place == "v100:8"}
+    missing = [line for line in published.published_table(known).splitlines() if "v100 |" in line and "| - |" in line]
+    assert len(missing) == sum(run.target == "v100" and _stage(run) not in stages for run in published.RUNS)
+
+
+def _stage(run: published.Published) -> tuple[str, str]:
+    return run.recipe, load_config(run.recipe).stages[run.stage].name
