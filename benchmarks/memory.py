@@ -1,6 +1,7 @@
 """Memory of one A100-80GB in a training step of Chinese-CLIP, beside what cn_clip publishes for the same batches.
 
-    python -m benchmarks.memory                 the table, some ten minutes: two compilations of each model
+    python -m benchmarks.memory --remat dots    the table of RESULTS.md, some minutes: one compilation of each model
+    python -m benchmarks.memory                 with "none" and "dots"
     python -m benchmarks.memory --models RN50   one row of it
 
 It needs NVIDIA's compiler (the extra `plan-cuda`) and no GPU.

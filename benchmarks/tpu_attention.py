@@ -126,7 +126,7 @@ def xla(queries: Any, keys: Any, values: Any, *, lengths_b: Any, causal: bool, *
     """Computes attention as jclip does on TPUs."""
     from jclip.models.attention import _xla
 
-    return _xla(queries, keys, values, lengths_b, causal, None)
+    return _xla("bqhc", "bkhc", queries, keys, values, lengths_b, causal, None)
 
 
 def flash(queries: Any, keys: Any, values: Any, *, lengths_b: Any, causal: bool, **unused: Any) -> Any:

@@ -6,11 +6,13 @@ import os
 import time
 
 import pytest
+from jaxlib.xla_client import generate_pjrt_gpu_plugin_options
 
 from benchmarks import on_a_gpu
 from benchmarks.gpu_results import Results, markdown
 from benchmarks.on_a_gpu import AttentionShape, Options, fitting, measure_turns
 from benchmarks.remote import Failed, Remote
+from jclip.cli.platforms import SHARES
 
 
 class Counter:
@@ -187,6 +189,17 @@ def test_no_time(monkeypatch, tmp_path, capsys):
     assert "- left out: attention of CLIP's text tower, training vit_b_16, dots: no time is left" in (
         capsys.readouterr().out
     )
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("name", SHARES)
+def test_a_share_of_the_gpu_that_the_user_has_set(name, monkeypatch, tmp_path):
+    """The script's own replaces it: with both of its names, jaxlib refuses a GPU."""
+    monkeypatch.setattr(on_a_gpu, "Remote", Here)
+    os.environ[name] = "0.5"
+    assert on_a_gpu.main(Options(out=tmp_path / "found", budget_seconds=0)) == 0
+    options = generate_pjrt_gpu_plugin_options()
+    assert options["memory_fraction"] == 0.9 and options["preallocate"] is False
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ class CompilerProcess:
     Args:
       place: devices for which it compiles.
       seconds: time limit of a call.
+      more_time: advice for the user in the error after that time, such as an option that allows more.
       memory: limit of its memory in bytes; by default most of the memory that is free when it starts.
       progress: receives a description of the current step.
       command: command of the process; by default `worker.serve`.
@@ -46,12 +47,14 @@ class CompilerProcess:
         place: Place,
         *,
         seconds: float = SECONDS,
+        more_time: str = "",
         memory: int | None = None,
         progress: Callable[[str], object] = lambda words: None,
         command: Sequence[str] = (),
     ):
         check_installed(place.target.arrangement.modules)
         self.place, self._seconds, self._memory, self._progress = place, seconds, memory, progress
+        self._more_time = more_time
         self._command = command or (sys.executable, "-c", _SERVE, *sys.path)
         self._process: LimitedProcess | None = None
 
@@ -82,7 +85,7 @@ class CompilerProcess:
         try:
             if self._process is None:
                 self._process = LimitedProcess(self._command, self._environment(), self._memory)
-            with self._process.within(self._seconds):
+            with self._process.within(self._seconds, self._more_time):
                 kind, content = self._ask(self._process, request)
         except Died as death:
             self.close()

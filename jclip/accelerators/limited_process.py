@@ -79,10 +79,13 @@ class LimitedProcess:
             raise self._died() from None
 
     @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        """Ends the process if the block takes longer than `seconds`, or if its memory exceeds the limit meanwhile."""
+    def within(self, seconds: float, more_time: str = "") -> Iterator[None]:
+        """Ends the process if the block takes longer than `seconds`, or if its memory exceeds the limit meanwhile.
+
+        `more_time` is advice for the user in the error after `seconds`, such as an option that allows more.
+        """
         over = threading.Event()
-        watcher = threading.Thread(target=self._watch, args=(seconds, over), daemon=True)
+        watcher = threading.Thread(target=self._watch, args=(seconds, more_time, over), daemon=True)
         watcher.start()
         try:
             yield
@@ -99,11 +102,11 @@ class LimitedProcess:
             with suppress(OSError):  # a message that it has not read
                 stream.close()  # type: ignore[union-attr]
 
-    def _watch(self, seconds: float, over: threading.Event) -> None:
+    def _watch(self, seconds: float, more_time: str, over: threading.Event) -> None:
         until = time.monotonic() + seconds
         while not over.wait(_POLL):
             if time.monotonic() > until:
-                self._reason = f"it took longer than {format_duration(seconds)}: allow more (jclip plan --minutes)"
+                self._reason = f"it took longer than {format_duration(seconds)}{more_time and ': '}{more_time}"
             elif resident(self._process.pid) > self._memory:
                 most = format_size(self._memory)
                 self._reason = f"it needs more than {most} of this machine's memory: end other programs"

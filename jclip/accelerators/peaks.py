@@ -1,6 +1,6 @@
-"""Peak rates of the devices that jax names."""
+"""Peak rates of the devices that jax names, and the targets that they are."""
 
-from jclip.accelerators.targets import TARGETS
+from jclip.accelerators.targets import TARGETS, Target
 
 _TARGETS = {
     "TPU v3": "v3",
@@ -40,4 +40,20 @@ def peak_of(kind: str) -> float | None:
     >>> peak_of("TPU v5 lite"), peak_of("NVIDIA L40S-48Q"), peak_of("cpu")
     (197000000000000.0, 362000000000000.0, None)
     """
-    return PEAKS.get(max((name for name in PEAKS if kind.startswith(name)), key=len, default=""))
+    return PEAKS.get(_name_of(kind))
+
+
+def is_kind_of(kind: str, target: Target) -> bool:
+    """Returns True if devices of this kind are those of a target.
+
+    A GPU's title is its device kind. A TPU has several kinds.
+
+    >>> is_kind_of("TPU v5 lite", TARGETS["v5e"]), is_kind_of("NVIDIA A100-SXM4-40GB", TARGETS["a100"])
+    (True, False)
+    """
+    return kind == target.title if target.platform == "cuda" else _TARGETS.get(_name_of(kind)) == target.name
+
+
+def _name_of(kind: str) -> str:
+    """Returns the longest known beginning of a device kind; "" if there is none."""
+    return max((name for name in PEAKS if kind.startswith(name)), key=len, default="")

@@ -1,27 +1,33 @@
 """Estimates the time of a step from its account: products, memory traffic and links at the rates of the data sheets."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jclip.accelerators.account import Account
 from jclip.accelerators.collectives import Collective
 from jclip.accelerators.targets import Place, Target
 
-ASSUMPTIONS = (
-    "Each instruction takes the longer of its products at the peak rate and its traffic at the memory's bandwidth.",
+_BY_RATES = (
+    "Each instruction takes the longer of its products at the peak rate and its traffic at the memory's bandwidth."
+)
+_BY_CYCLES = (
+    "Times come from the compiler's count of cycles, which also has arithmetic other than products, and the rates that "
+    "small products reach; communication is added to it.",
+    "Where the compiler counts no cycles, and in the times of products and memory alone, each instruction takes the "
+    "longer of its products at the peak rate and its traffic at the memory's bandwidth.",
+)
+_ALWAYS = (
     "The peak rate is that for bfloat16; for float32 on GPUs without bfloat16, whose compiler multiplies in float32.",
     "Collectives send over all of a device's links, one after another.",
     "Between hosts with GPUs, reductions and gathers use the network of all their devices in a host, and other "
     "collectives that of one device.",
     "Communication and computation do not overlap.",
+)
+_OMITTED_BY_RATES = (
     "Not included: lower rates of small or float32 products, arithmetic other than products, latencies, launches of "
-    "kernels, and input.",
+    "kernels, and input."
 )
-"""Sentences for the user about every estimate."""
-CYCLES = (
-    "Times come from the compiler's count of cycles, which also has arithmetic other than products, and the rates that "
-    "small products reach; communication is added to it."
-)
-"""Sentence for the user about `Estimate.compiler`."""
+_OMITTED_BY_CYCLES = "Not included: latencies of the communication, and input."
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Estimate:
 
 
 def estimate(account: Account, place: Place) -> Estimate:
-    """Returns the estimated time of one step on these devices; see ASSUMPTIONS."""
+    """Returns the estimated time of one step on these devices; see `assumptions`."""
     target = place.target
     products = traffic = compiler = 0.0
     for each in account.work:
@@ -78,6 +84,15 @@ def estimate(account: Account, place: Place) -> Estimate:
     links = sum(each.times * _seconds(each, target, linked) for each in account.collectives)
     own = compiler + links if account.cycles and target.clock else None
     return Estimate(products, traffic, links, account.products / target.peak, own)
+
+
+def assumptions(estimates: Sequence[Estimate]) -> tuple[str, ...]:
+    """Returns the sentences for the user about the estimates of one target; none without estimates."""
+    if not estimates:
+        return ()
+    if any(each.compiler is not None for each in estimates):
+        return (*_BY_CYCLES, *_ALWAYS, _OMITTED_BY_CYCLES)
+    return (_BY_RATES, *_ALWAYS, _OMITTED_BY_RATES)
 
 
 def _seconds(collective: Collective, target: Target, linked: int) -> float:

@@ -8,7 +8,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from jclip.accelerators.roofline import ASSUMPTIONS, CYCLES
+from jclip.accelerators.peaks import is_kind_of
+from jclip.accelerators.roofline import assumptions
 from jclip.accelerators.targets import GPU_SHARE, TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
@@ -91,10 +92,9 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
             "The compiler refuses a step that does not fit, so its products, communication and time are not known. The "
             "memory that it names may be a fifth too high."
         )
-    if any(step.estimate for step in steps):
-        counts = any(step.estimate and step.estimate.compiler for step in steps)
+    if sentences := _assumptions(steps):
         console.tell("Times are estimates, from published rates:")
-        for sentence in (*ASSUMPTIONS, *([CYCLES] if counts else [])):
+        for sentence in sentences:
             console.tell(f"- {sentence}")
     for sentence in dict.fromkeys(sentence for step in steps for sentence in step.unknown):
         console.tell(f"Not in the estimate: {sentence}")
@@ -110,9 +110,12 @@ def show_measured(found: RunPlan) -> None:
     table.add_row("time per step", *(format_duration(each.seconds) for each in found.measured))
     pairs = zip(found.measured, found.stages, strict=True)
     table.add_row("pairs per second", *(f"{plan.batch_size / each.seconds:,.4g}" for each, plan in pairs))
-    if any(step.estimate for step in found.on):
+    if found.place and any(step.estimate for step in found.on):
+        same = first.devices == found.place.devices and is_kind_of(first.kind, found.place.target)
         ratios = (
             _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.closest:,.3g}")
+            if same
+            else "(other devices)"
             for each, step in zip(found.measured, found.on, strict=True)
         )
         table.add_row("times the estimate", *ratios)
@@ -178,6 +181,10 @@ def _sent(step: StageOnTarget, kind: str) -> str:
     return f"{found.executions:,}, {format_size(found.wire)}" if found else "0"
 
 
+def _assumptions(steps: Sequence[StageOnTarget]) -> tuple[str, ...]:
+    return assumptions([step.estimate for step in steps if step.estimate])
+
+
 def as_record(found: RunPlan) -> dict[str, Any]:
     """Returns a plan as a JSON object; dataclasses in it are left to `dataclasses.asdict`."""
     record = dict(vars(found))
@@ -187,7 +194,7 @@ def as_record(found: RunPlan) -> dict[str, Any]:
     steps = [
         {
             **dataclasses.asdict(step),
-            "communication": {kind: each._asdict() for kind, each in (step.communication or {}).items()},
+            "communication": step.communication and {name: each._asdict() for name, each in step.communication.items()},
             "headroom": step.headroom,
             "seconds": step.estimate.closest if step.estimate else None,
         }
@@ -199,7 +206,7 @@ def as_record(found: RunPlan) -> dict[str, Any]:
         "hosts": found.place.hosts,
         "target": _target_record(found.place.target),
     }
-    return {**record, "place": place, "on": steps, "assumptions": ASSUMPTIONS}
+    return {**record, "place": place, "on": steps, "assumptions": _assumptions(found.on)}
 
 
 def _target_record(target: Target) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def test_after_a_crash_the_next_call_has_a_new_process(tmp_path):
 
 
 def test_a_time_limit_ends_all_processes(tmp_path):
-    with fake("hang", tmp_path / "pids", seconds=8) as process:
-        with pytest.raises(CompilerFailed, match="it took longer than 8 s: allow more"):
+    with fake("hang", tmp_path / "pids", seconds=8, more_time="allow more") as process:
+        with pytest.raises(CompilerFailed, match="it took longer than 8 s: allow more$"):
             process.call(max)
         pids = [int(pid) for pid in (tmp_path / "pids").read_text().split()]
     assert len(pids) == 2 and wait_for(lambda: not any(map(is_alive, pids)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jclip.accelerators.peaks import PEAKS, peak_of
+from jclip.accelerators.peaks import PEAKS, is_kind_of, peak_of
 from jclip.accelerators.targets import TARGETS
 
 
@@ -22,3 +22,21 @@ def test_the_longest_name_counts():
 def test_every_gpu_that_is_a_target(name):
     """A GPU's title is its device kind; compiled/test_compilers.py asks every compiler."""
     assert peak_of(TARGETS[name].title) == TARGETS[name].peak
+
+
+KINDS = {
+    "TPU v4": ["v4"],
+    "TPU v4 lite": [],
+    "TPU v5 lite": ["v5e"],
+    "TPU v5": ["v5p"],
+    "NVIDIA H100 80GB HBM3": ["h100"],
+    "NVIDIA H100 PCIe": [],
+    "NVIDIA A100-SXM4-40GB": ["a100-40"],
+    "NVIDIA A100-SXM4-80GB": ["a100"],
+    "cpu": [],
+}
+
+
+def test_the_target_of_a_kind():
+    found = {kind: [name for name, target in TARGETS.items() if is_kind_of(kind, target)] for kind in KINDS}
+    assert found == KINDS

@@ -1,12 +1,13 @@
 """Estimates of time, worked by hand."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from jclip.accelerators.account import Account, Work
 from jclip.accelerators.collectives import Collective
-from jclip.accelerators.roofline import ASSUMPTIONS, estimate
+from jclip.accelerators.roofline import assumptions, estimate
 
 TARGET = SimpleNamespace(platform="cuda", peak=1000.0, bandwidth=100.0, link=50.0, network=5.0, clock=0.0)
 
@@ -62,4 +63,13 @@ def test_links(account, hosts, platform, seconds):
 def test_nothing_takes_no_time():
     found = estimate(Account((), (), ()), place())
     assert (found.seconds, found.utilisation) == (0, 0)
-    assert ASSUMPTIONS
+
+
+def test_the_sentences_suit_the_estimate():
+    by_rates = estimate(Account((), (), ()), place())
+    by_cycles = replace(by_rates, compiler=1.0)
+    assert assumptions([]) == ()
+    rates, cycles = assumptions([by_rates]), assumptions([by_cycles])
+    assert cycles == assumptions([by_rates, by_cycles])
+    assert "arithmetic other than products" in rates[-1] and "arithmetic other than products" in cycles[0]
+    assert "arithmetic other" not in "".join(rates[:-1]) and "arithmetic other" not in "".join(cycles[1:])

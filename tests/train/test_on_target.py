@@ -1,6 +1,7 @@
 """Plans for a target, with the CPU's compiler in place of the target's: what is asked of it, and what is printed."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +12,15 @@ import jclip.train
 from jclip.accelerators.compiler import Compiled, CompilerFailed
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.cli import main
-from jclip.cli.plan_target import show_measured
+from jclip.cli.plan_target import as_record, show_measured, show_target
 from jclip.errors import JclipError
 from jclip.extras import MissingExtra
 from jclip.parallel.sharding import bytes_per_device
 from jclip.train.assembly import assemble, devices_of
-from jclip.train.planning import on_target
+from jclip.train.planning import on_target, run_plan
+from jclip.train.planning.measuring import measure
 from jclip.train.planning.run_plan import plan
-from jclip.train.planning.stage_plan import argument_bytes
+from jclip.train.planning.stage_plan import argument_bytes, device_bytes
 from tests.train.toy import toy_run
 
 GIB = 2**30
@@ -53,7 +55,8 @@ class Compilers:
     def limit(self, memory):
         self._monkeypatch.setitem(TARGETS, "v5e", replace(TARGETS["v5e"], memory=memory))
 
-    def process(self, place, *, seconds, progress):
+    def process(self, place, *, seconds, more_time, progress):
+        assert "jclip plan --minutes" in more_time
         self.seconds = seconds
         return Process(self, CpuCompiler(place))
 
@@ -96,7 +99,7 @@ def test_every_stage_is_compiled_once(run, compilers):
     assert found.place == parse_place("v5e:2x4") and found.fit is None
     assert [stage.devices for stage in found.stages] == [8, 8]
     choices = [(stage.remat, stage.remat_reason.partition(" ")[0]) for stage in found.stages]
-    assert choices == [("none", "about"), ("none", "about")]  # small by an estimate
+    assert choices == [("dots", "about"), ("dots", "about")]  # small by an estimate, and a CPU's least
     uncompiled = plan(run, compiled=False).stages
     assert [replace(stage, remat="auto", remat_reason="") for stage in found.stages] == list(uncompiled)
     for step, stage in zip(found.on, found.stages, strict=True):
@@ -246,5 +249,62 @@ def test_measured_on_the_attached_devices(run, compilers, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     show_measured(found)
     printed = capsys.readouterr().out
-    assert "measured on 8 x cpu, attached here" in printed
-    assert "pairs per second" in printed and "times the estimate" in printed
+    assert "measured on 8 x cpu, attached here" in printed and "pairs per second" in printed
+    assert re.search(r"times the estimate +│ \(other devices\)", printed)
+    for devices, kind, ratio in ((8, "TPU v5 lite", "2"), (4, "TPU v5 lite", "(other devices)")):
+        seconds = 2 * found.on[0].estimate.closest
+        same = replace(step, devices=devices, kind=kind, seconds=seconds)
+        show_measured(replace(found, measured=(same,)))
+        assert re.search(rf"times the estimate +│ +{re.escape(ratio)} │", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("on", [None, "v5e:2x4"])
+def test_what_is_measured_is_what_was_planned(on, run, compilers, monkeypatch):
+    """It has the `remat` that the plan chose."""
+    measured = []
+    monkeypatch.setattr(run_plan, "measure", measured.append)
+    one = replace(run, stages=run.stages[:1])
+    (stage,) = plan(one, on=on, largest_batch=False, measured=True).stages
+    assert [part.remat for part in measured] == [stage.remat] == ["dots"]  # a CPU's least
+    measured.clear()
+    plan(replace(one, remat="layers"), on=on, largest_batch=False, measured=True)
+    assert [part.remat for part in measured] == ["layers"]
+
+
+def test_measured_without_a_plan_of_the_memory(run, monkeypatch):
+    """It has the `remat` that `jclip train` chooses."""
+    measured = []
+    monkeypatch.setattr(run_plan, "measure", measured.append)
+    monkeypatch.setattr(run_plan, "least_device_memory", lambda: 1)
+    plan(replace(run, stages=run.stages[:1]), compiled=False, measured=True)
+    assert [part.remat for part in measured] == ["layers"]
+
+
+def test_what_was_compiled_for_the_memory_is_measured(run):
+    part = assemble(run, 0, devices_of(run))
+    device_bytes(part)
+    (program,) = part._programs.values()
+    object.__setattr__(part, "compiled", None)  # cannot be compiled again
+    assert measure(part).seconds > 0 and list(part._programs.values()) == [program]
+
+
+def test_a_step_that_the_compiler_refuses(run, compilers, capsys):
+    """Its communication and time are null, and nothing is said about how times are estimated."""
+    found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4", largest_batch=False)
+    refused = replace(found.on[0], products=None, communication=None, estimate=None)
+    record = as_record(replace(found, on=(refused,)))
+    assert record["on"][0]["communication"] is None and record["assumptions"] == ()
+    assert as_record(found)["on"][0]["communication"]
+    show_target("toy", found.place, found.stages, (refused,))
+    assert "Times are estimates" not in capsys.readouterr().out
+
+
+def test_sentences_about_the_compilers_cycles(run, compilers, capsys):
+    found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4", largest_batch=False)
+    counted = (replace(found.on[0], estimate=replace(found.on[0].estimate, compiler=1.0)),)
+    sentences = as_record(replace(found, on=counted))["assumptions"]
+    assert "count of cycles" in sentences[0] and not any("lower rates" in each for each in sentences)
+    show_target("toy", found.place, found.stages, counted)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert all(each in printed for each in sentences)
+    assert "count of cycles" not in " ".join(as_record(found)["assumptions"])

@@ -108,7 +108,8 @@ def plan_on(
     def tell(words: str) -> None:
         progress(f"{place.name}: {doing}: {words}")
 
-    with CompilerProcess(place, seconds=seconds, progress=tell) as process:
+    more = "allow more (jclip plan --minutes)"
+    with CompilerProcess(place, seconds=seconds, more_time=more, progress=tell) as process:
 
         def need(changed: Run, index: int) -> int:
             nonlocal doing

@@ -1,7 +1,7 @@
 """Plans a run: on this process's devices, or on a target's, by its own compiler."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from jclip.accelerators.compiler_process import SECONDS
 from jclip.accelerators.targets import Place, parse_place
 from jclip.data.inspecting.reading import SourceFacts, source_facts
 from jclip.errors import JclipError
-from jclip.parallel.memory import device_memory
+from jclip.parallel.memory import device_memory, least_device_memory
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.replication import Replication
 from jclip.stages import Budget
@@ -22,7 +22,8 @@ from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit, compiled_need, fit
 from jclip.train.planning.measuring import Measured, measure
 from jclip.train.planning.on_target import StageOnTarget, plan_on
-from jclip.train.planning.stage_plan import StagePlan, assemble_shapes, plan_stages
+from jclip.train.planning.remat import choose_remat
+from jclip.train.planning.stage_plan import StagePlan, assemble_shapes, device_bytes, plan_stages
 
 
 @dataclass(frozen=True)
@@ -103,10 +104,17 @@ def plan(
         found = _plan_attached(run, tokenizer, compiled, tflops, memory, progress)
     if measured:
         progress("measuring steps on the attached devices")
-        devices = devices_of(run)
-        parts = (assemble_shapes(run, index, devices, tokenizer) for index in range(len(run.stages)))
-        found = replace(found, measured=tuple(map(measure, parts)))
+        found = replace(found, measured=_measured(run, found.stages, tokenizer))
     return found
+
+
+def _measured(run: Run, stages: Sequence[StagePlan], tokenizer: Tokenizer | None) -> tuple[Measured, ...]:
+    """Measures the planned stages with the plan's `remat`, or with `jclip train`'s choice if the plan has none."""
+    devices, found = devices_of(run), list[Measured]()
+    for index, stage in enumerate(stages):
+        part = assemble_shapes(replace(run, remat=stage.remat), index, devices, tokenizer)
+        found.append(measure(choose_remat(part, least_device_memory(), device_bytes).part))
+    return tuple(found)
 
 
 def _plan_attached(
