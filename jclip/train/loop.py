@@ -28,7 +28,7 @@ from jclip.train.logging.meter import Profiler
 from jclip.train.logging.progress import Watcher
 from jclip.train.logging.run_log import RunLog
 from jclip.train.outcome import Outcome
-from jclip.train.planning.remat import choose_remat
+from jclip.train.planning.remat import choose_remat, least_recomputation
 from jclip.train.planning.stage_plan import device_bytes
 from jclip.train.preparing import begin, prepare, sample_data
 from jclip.train.saver import Saver
@@ -159,7 +159,9 @@ class _Job:
         if position.step == part.steps or self.instruments.evaluating.patience_is_spent(position):
             return state, position
         choice = choose_remat(part, least_device_memory(), device_bytes)
-        self.instruments.log.write("remat", position, {"remat": choice.part.remat, "reason": choice.reason})
+        least = least_recomputation(part.mesh.devices.flat[0].platform)
+        chosen = {"remat": choice.part.remat, "least": least, "reason": choice.reason}
+        self.instruments.log.write("remat", position, chosen)
         return StageLoop(choice.part, self.instruments).train(state, position)
 
     def finish_stage(self, state: TrainState, position: Position) -> tuple[TrainState, Position]:

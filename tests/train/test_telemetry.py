@@ -105,6 +105,21 @@ def test_every_log_step_is_in_the_journal_on_the_board_and_on_a_line(toy_run, tm
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))
 
 
+@pytest.mark.parametrize(
+    ("remat", "least", "reason", "said"),
+    [
+        ("dots", "none", "1 GiB of 2 GiB", ["everything: remat dots: 1 GiB of 2 GiB"]),
+        ("layers", "dots", "too much", ["everything: remat layers: too much"]),
+        ("dots", "dots", "1 GiB of 2 GiB", []),  # on CPUs
+        ("layers", "none", "", []),  # configured
+    ],
+)
+def test_more_recomputation_than_the_least_is_said(tmp_path, remat, least, reason, said):
+    with (tmp_path / "out").open("w") as out, ProgressWatcher(Console(file=out, width=200), "run") as watcher:
+        watcher.logged({"kind": "remat", "stage": "everything", "remat": remat, "least": least, "reason": reason})
+    assert (tmp_path / "out").read_text().splitlines() == said
+
+
 def test_a_line_names_the_figures_and_the_time_that_is_left(tmp_path, monkeypatch):
     now = iter([100.0, 100.0 + 3 * 60])
     monkeypatch.setattr("jclip.train.logging.progress.time", types.SimpleNamespace(monotonic=lambda: next(now)))

@@ -101,7 +101,7 @@ class ProgressWatcher:
             self._console.tell(f"replaced: {picture}")
         if record["kind"] == "devices":
             self._console.tell(f"parameters over {record['parameters']}")
-        if record["kind"] == "remat" and record["remat"] != "none":
+        if record["kind"] == "remat" and record["reason"] and record["remat"] != record["least"]:
             self._console.tell(f"{record['stage']}: remat {record['remat']}: {record['reason']}")
         if record["kind"] == "warning":
             self._console.tell(f"warning: {record['message']}")
