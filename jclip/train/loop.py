@@ -159,8 +159,7 @@ class _Job:
         if position.step == part.steps or self.instruments.evaluating.patience_is_spent(position):
             return state, position
         choice = choose_remat(part, least_device_memory(), device_bytes)
-        least = least_recomputation(part.mesh.devices.flat[0].platform)
-        chosen = {"remat": choice.part.remat, "least": least, "reason": choice.reason}
+        chosen = {"remat": choice.part.remat, "least": least_recomputation(part), "reason": choice.reason}
         self.instruments.log.write("remat", position, chosen)
         return StageLoop(choice.part, self.instruments).train(state, position)
 

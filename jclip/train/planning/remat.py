@@ -34,13 +34,13 @@ class ChosenRemat:
         return self.part.remat if self.reason else self.part.run.remat
 
 
-def least_recomputation(platform: str) -> Remat:
+def least_recomputation(part: StageParts) -> Remat:
     """Returns the least recomputation that helps the speed: "dots" on CPUs, "none" on accelerators.
 
     A CPU computes norms and activations again in less time than it takes to store them in new memory
     (benchmarks/RESULTS.md, "A training step on a CPU").
     """
-    return "dots" if platform == "cpu" else "none"
+    return "none" if part.devices.own_memory else "dots"
 
 
 def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> ChosenRemat:
@@ -60,7 +60,7 @@ def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageP
     if memory is None:
         return ChosenRemat(part.with_remat("dots"), "the devices do not report their memory")
     estimated = _estimate(part)
-    least = least_recomputation(part.mesh.devices.flat[0].platform)
+    least = least_recomputation(part)
     if _SAFETY * estimated <= memory:
         return ChosenRemat(
             part.with_remat(least), f"about {format_size(estimated)} of {format_size(memory)} are needed"
