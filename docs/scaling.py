@@ -16,7 +16,7 @@ from typing import Any
 from docs import compiled, losses, published
 from docs.compiled import Key, Series, Steps, compile_step
 from docs.losses import BATCH, FORMS, PER_DEVICE, Costs, compile_loss
-from docs.records import unless_refused
+from docs.records import Records, unless_refused
 from docs.scaling_model import Scaled, fitted
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.compiler_process import CompilerProcess
@@ -57,19 +57,20 @@ def wanted() -> Iterator[Key]:
 def compile_all(steps: Steps, costs: Costs, console: Console) -> None:
     """Compiles the missing losses and steps, and adds them to the files. Skips those that a compiler refuses."""
     missing = [key for key in losses.wanted() if key not in costs]
-    for number, loss in enumerate(missing, 1):
-        console.tell(f"loss {number} of {len(missing)}: {loss.form}, {loss.place}, {loss.pairs} pairs a device")
-        with CompilerProcess(parse_place(loss.place)) as process:
-            cost = unless_refused(partial(compile_loss, process, loss), console)
-        if cost is not None:
-            costs |= losses.RECORDS.add(loss, cost)
+    _compile(missing, losses.RECORDS, compile_loss, console)
     lacking = [key for key in wanted() if key not in steps]
-    for number, key in enumerate(lacking, 1):
-        console.tell(f"step {number} of {len(lacking)}: {key.place}, {key.mesh}, {key.pairs} pairs a device")
+    _compile(lacking, compiled.RECORDS, compile_step, console)
+
+
+def _compile(missing: Sequence[Any], records: Records[Any, Any], compile_one: Any, console: Console) -> None:
+    """Compiles what is missing in a file, and adds each to it at once."""
+    for number, key in enumerate(missing, 1):
+        words = " ".join(map(str, vars(key).values()))
+        console.tell(f"{number} of {len(missing)}: {words} pairs a device")
         with CompilerProcess(parse_place(key.place)) as process:
-            step = unless_refused(partial(compile_step, process, key), console)
-        if step is not None:
-            steps |= compiled.RECORDS.add(key, step)
+            value = unless_refused(partial(compile_one, process, key), console)
+        if value is not None:
+            records.add(key, value)
 
 
 def loss_table(costs: Costs, *, fixed: bool) -> str:
@@ -242,13 +243,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draw", action="store_true", help="compile nothing")
     options = parser.parse_args()
-    steps, costs, console = compiled.RECORDS.read(), losses.RECORDS.read(), Console()
+    console = Console()
     if not options.draw:
         try:
-            compile_all(steps, costs, console)
+            compile_all(compiled.RECORDS.read(), losses.RECORDS.read(), console)
         except (KeyboardInterrupt, JclipError) as error:
             console.tell(f"Stopped{f': {error}' if str(error) else ''}. The same command continues.")
-    draw(steps, costs)
+    draw(compiled.RECORDS.read(), losses.RECORDS.read())
 
 
 if __name__ == "__main__":
