@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import takewhile
 
 from docs.compiled import RECORDS, Key, Series, Steps, compile_step, program_of, series
 from docs.records import unless_refused
@@ -29,7 +30,10 @@ LAYERS = ("v5e", "v100", "a100-40", "a100")
 GPU_ONLY = ("chinese_clip/rn50",)
 """Recipes that are not compiled for TPUs, whose compiler took seven minutes for one of their steps."""
 LEADERS = ("v5e", "v5p", "a100")
-"""Targets with two batches or more for "dots". What does not depend on the batch is then known for the others too."""
+"""Targets with two batches or more for "dots", except if an earlier one of the same platform has the same mesh.
+
+What does not depend on the batch is then known for the others too.
+"""
 DEVICES = 8
 """Number of devices for which steps are compiled."""
 FIRST = 16
@@ -39,7 +43,10 @@ MOST = 8192
 
 _UNIT = 8  # pairs per device are multiples of it
 _FILLED = 0.85  # share of the memory from which on a compiled step confirms the largest batch
-_AIM = 0.93  # share of the memory that the second step of a cell should need
+# Share of the memory that the last step of a cell should need. The compilers of TPUs take up to 15 minutes for a step
+# that needs nearly all of it.
+_AIM = {"tpu": 0.75, "cuda": 0.93}
+_ENOUGH = {"tpu": 0.6, "cuda": _FILLED}  # share of the memory from which on no further step is compiled
 _GUESS = 90.0  # seconds of a compilation, while none is known
 
 
@@ -85,9 +92,8 @@ class Cell:
         """Returns steps whose part that does not depend on the batch is that of this cell; None if there are none."""
         if self.remat == "layers":
             return replace(self, remat="dots").line(steps)
-        if program_of(self.target.name) in LEADERS:
-            return None
-        leaders = [replace(self, target=TARGETS[name]) for name in LEADERS]
+        earlier = takewhile(lambda name: name != program_of(self.target.name), LEADERS)
+        leaders = [replace(self, target=TARGETS[name]) for name in earlier]
         return next(
             (
                 found
@@ -109,7 +115,7 @@ class Cell:
         if begun is None or not begun.accounted:
             return FIRST
         if bytes_per_pair:
-            return max(_filling(self.target.memory, begun.needed(0, DEVICES), bytes_per_pair), 1)
+            return max(_filling(self.target, begun.needed(0, DEVICES), bytes_per_pair), 1)
         return max(rounded(begun.largest(DEVICES)), 1)  # "layers" needs less than "dots"
 
     def _bytes_per_pair(self, steps: Steps) -> float:
@@ -149,29 +155,34 @@ def following_batch(found: Series, bytes_per_pair: float = 0.0) -> int | None:
     if len(known) == 1:
         fixed = first.state + first.gradients
         guess = max(first.needed - fixed, first.needed // 20) / found.steps[0][0]
-        pairs = _filling(memory, fixed, bytes_per_pair or guess)
+        pairs = _filling(found.target, fixed, bytes_per_pair or guess)
         if pairs in known or pairs < 1:
             pairs = max(found.steps[0][0] // 2, 1)
         return pairs if pairs not in known else None
     if len(known) > 2 and not found.accounted:  # others were refused
         pairs = rounded(found.largest(DEVICES) / 2)
         return pairs if pairs > 0 and pairs not in known and len(known) < 5 else None
-    if len(known) > 2 or confirmed(found):
+    if len(known) > 2 or _filled(found, _ENOUGH[found.target.platform]):
         return None
-    pairs = min(rounded(found.largest(DEVICES)), MOST)
+    share = min(_AIM[found.target.platform] / _FILLED, 1.0)
+    pairs = min(rounded(share * found.largest(DEVICES)), MOST)
     return pairs if pairs > 0 and pairs not in known else None
 
 
-def _filling(memory: float, fixed: float, bytes_per_pair: float) -> int:
-    """Returns the pairs that nearly fill a memory, beside bytes that do not depend on them."""
-    return min(rounded((_AIM * memory - fixed) / bytes_per_pair), MOST)
+def _filling(target: Target, fixed: float, bytes_per_pair: float) -> int:
+    """Returns the pairs that nearly fill a target's memory, beside bytes that do not depend on them."""
+    return min(rounded((_AIM[target.platform] * target.memory - fixed) / bytes_per_pair), MOST)
 
 
 def confirmed(found: Series) -> int:
     """Returns the largest batch that was compiled, fits, and nearly fills the memory; 0 if none does."""
+    return _filled(found, _FILLED)
+
+
+def _filled(found: Series, share: float) -> int:
+    """Returns the largest batch that was compiled, fits, and needs more than a share of the memory; 0 if none does."""
     memory = found.target.memory
-    filling = (pairs for pairs, step in found.steps if _FILLED * memory < step.needed <= memory)
-    return max(filling, default=0)
+    return max((pairs for pairs, step in found.steps if share * memory < step.needed <= memory), default=0)
 
 
 def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
