@@ -1,6 +1,6 @@
 """jclip's account and estimate of compiled programs beside the analysis of the TPU's compiler; no program is run.
 
-    python -m benchmarks.roofline v5e:2x2            needs the extra plan-tpu; a minute
+    python -m benchmarks.tpu_account v5e:2x2         needs the extra plan-tpu; a minute
 
 The programs have no loops, because the compiler's `cost_analysis` counts the body of a loop once. Its "bytes accessed"
 include on-chip memory, and count both ends of a copy in the background twice. `in_all_memories` counts in the same way.
@@ -85,10 +85,10 @@ def main() -> None:
     with CompilerProcess(place) as process:
         found = process.call(compiled)
     columns = (
-        "FLOPs of the compiler's", "bytes of the compiler's", "share of bytes in main memory", "roofline, ms",
-        "optimal_seconds, ms", "cycles, ms",
+        "FLOPs, of the compiler's", "bytes in all memories, of the compiler's", "share of them in main memory",
+        "roofline, ms", "`optimal_seconds`, ms", "cycles, ms",
     )  # fmt: skip
-    print(f"| program on {place.target.title} |", " | ".join(columns), "|")
+    print(f"| {place.target.title} |", " | ".join(columns), "|")
     print(f"|---|{'---:|' * len(columns)}")
     for name, (text, theirs) in found.items():
         ours = account(text)
