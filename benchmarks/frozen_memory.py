@@ -7,7 +7,7 @@
 "frozen in float32" has all frozen parameters on the devices in float32, as a CPU has them. "now" has what a step
 reads, in the dtype in which it reads it; the originals are in the host's memory. The towers compute in bfloat16, and
 every device has all parameters. `--on` compiles every stage twice, with rematerialisation "dots" and 64 pairs a
-device, which takes minutes. It needs the compiler of the devices (the extra `plan-cuda` or `plan-tpu`), not the devices.
+device, which takes minutes. It needs the compiler of the devices (the extra `plan-cuda` or `plan-tpu`) and no device.
 """
 
 import argparse
