@@ -59,7 +59,7 @@ class LimitedProcess:
                 self._process = subprocess.Popen(
                     command,
                     env=dict(environment),
-                    stdin=theirs,
+                    stdin=theirs.fileno(),
                     stdout=self._printed,
                     stderr=self._printed,
                     start_new_session=True,

@@ -36,8 +36,8 @@ class TargetsOptions:
 
 def list_targets(arguments: Sequence[str]) -> int:
     """Runs `jclip plan --targets`. Raises JclipError if a configuration is given too."""
-    if words := [word for word in arguments if not word.startswith("-")]:
-        raise JclipError(f"--targets lists all devices and takes no CONFIG: omit {' '.join(words)}")
+    if given := [word for word in arguments if not word.startswith("-")]:
+        raise JclipError(f"--targets lists all devices and takes no CONFIG: omit {' '.join(given)}")
     options = read(TargetsOptions, arguments, "jclip plan")
     if options.json:
         print_json([_target_record(target) for target in TARGETS.values()], indent=1)
