@@ -113,7 +113,7 @@ def show_measured(found: RunPlan) -> None:
     if found.place and any(step.estimate for step in found.on):
         same = first.devices == found.place.devices and is_kind_of(first.kind, found.place.target)
         ratios = (
-            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.closest:,.3g}")
+            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.seconds:,.3g}")
             if same
             else "(other devices)"
             for each, step in zip(found.measured, found.on, strict=True)
@@ -140,7 +140,7 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
     counted = any(step.estimate and step.estimate.compiler for step in steps)
     parts = "by products + memory + links alone" if counted else "of it products + memory + links"
     rows["estimated time per step"] = [
-        _or_none(step.estimate, lambda found: format_duration(found.closest)) for step in steps
+        _or_none(step.estimate, lambda found: format_duration(found.seconds)) for step in steps
     ]
     rows[f"  {parts}"] = [
         _or_none(
@@ -153,7 +153,7 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
         _or_none(step.estimate, lambda found: f"{found.utilisation:.0%}") for step in steps
     ]
     rows["estimated time of the stage"] = [
-        _or_none(step.estimate, lambda found, plan=plan: format_duration(found.closest * plan.steps))
+        _or_none(step.estimate, lambda found, plan=plan: format_duration(found.seconds * plan.steps))
         for plan, step in zip(plans, steps, strict=True)
     ]
     return rows
@@ -196,7 +196,7 @@ def as_record(found: RunPlan) -> dict[str, Any]:
             **dataclasses.asdict(step),
             "communication": step.communication and {name: each._asdict() for name, each in step.communication.items()},
             "headroom": step.headroom,
-            "seconds": step.estimate.closest if step.estimate else None,
+            "seconds": step.estimate.seconds if step.estimate else None,
         }
         for step in found.on
     ]

@@ -252,7 +252,7 @@ def test_measured_on_the_attached_devices(run, compilers, capsys, monkeypatch):
     assert "measured on 8 x cpu, attached here" in printed and "pairs per second" in printed
     assert re.search(r"times the estimate +│ \(other devices\)", printed)
     for devices, kind, ratio in ((8, "TPU v5 lite", "2"), (4, "TPU v5 lite", "(other devices)")):
-        seconds = 2 * found.on[0].estimate.closest
+        seconds = 2 * found.on[0].estimate.seconds
         same = replace(step, devices=devices, kind=kind, seconds=seconds)
         show_measured(replace(found, measured=(same,)))
         assert re.search(rf"times the estimate +│ +{re.escape(ratio)} │", capsys.readouterr().out)
