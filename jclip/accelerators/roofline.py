@@ -18,7 +18,7 @@ _BY_CYCLES = (
 )
 _ALWAYS = (
     "The peak rate is that for bfloat16; for float32 on GPUs without bfloat16, whose compiler multiplies in float32.",
-    "Collectives send over all of a device's links, one after another.",
+    "Collectives run one after another, and each uses all links of a device.",
     "Between hosts with GPUs, reductions and gathers use the network of all their devices in a host, and other "
     "collectives that of one device.",
     "Communication and computation do not overlap.",
