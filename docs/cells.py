@@ -1,7 +1,7 @@
 """Cells of docs/devices.md, and the steps that are compiled for each.
 
 A cell is a stage of a recipe on one target with one rematerialisation. The memory and the time of its step are lines in
-the number of pairs per device, so a few compiled batches tell all others. As a compilation takes minutes, each cell has
+the number of pairs per device, so a few compiled batches give all others. As a compilation takes minutes, each cell has
 as few as possible:
 
 1. A cell of a leader (LEADERS) with "dots" first has a small batch (FIRST), then one that nearly fills the memory. What
@@ -11,7 +11,8 @@ as few as possible:
    (`Cell._origin`), and one batch that nearly fills the memory is enough.
 3. If that batch does not fit, or needs much less memory than intended, another one follows (`following_batch`). It is
    where the line through the others meets the memory.
-4. A compiler that refuses a step tells its memory but not its time. Smaller batches follow until two are accepted.
+4. If the compiler refuses steps, only their memory is known. Smaller batches follow until two are accepted, or five
+   steps have been tried.
 """
 
 import statistics

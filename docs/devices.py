@@ -129,20 +129,23 @@ def _count(found: Series | None, batch: int) -> str:
 
 def deviation(steps: Steps) -> str:
     """Returns a sentence with the distance of compiled steps from the line through a smaller and a larger batch."""
-    errors = [
-        abs(replace(found, steps=(low, high)).needed(middle[0], DEVICES) / middle[1].needed - 1)
+    errors = {
+        f"{cell.recipe} ({cell.stage.name}) on {cell.target.name} with {middle[0]:,} pairs": abs(
+            replace(found, steps=(low, high)).needed(middle[0], DEVICES) / middle[1].needed - 1
+        )
         for cell in cells(RECIPES, [name for name in SHOWN if program_of(name) == name])
         if (found := cell.compiled(steps))
         for low, middle, high in zip(found.steps, found.steps[1:], found.steps[2:], strict=False)
         if _APART * low[0] <= middle[0] <= high[0] / _APART
-    ]
+    }
     if not errors:
         return ""
     have, their = ("has", "Its") if len(errors) == 1 else ("have", "Their")
+    farthest = max(errors, key=errors.__getitem__)
     return (
         f"{len(errors)} of the compiled batches {have} a smaller and a larger one at least {_APART - 1:.0%} away. "
-        f"{their} memory is on the line through those two to within {max(errors):.1%} (median "
-        f"{statistics.median(errors):.1%}).\n"
+        f"{their} memory is on the line through those two to within {errors[farthest]:.1%} (median "
+        f"{statistics.median(errors.values()):.1%}). Farthest from it is {farthest}.\n"
     )
 
 
@@ -159,7 +162,7 @@ def split_deviation(steps: Steps) -> str:
     if not ratios:
         return ""
     span = " to ".join(dict.fromkeys(f"{ratio:+.0%}" for ratio in (min(ratios), max(ratios))))
-    return f"Steps with split parameters on more than {DEVICES} devices differ from this estimate by {span}.\n"
+    return f"The memory of such steps, compiled for more than {DEVICES} devices, differs from this by {span}.\n"
 
 
 def measured(steps: Steps) -> str:

@@ -110,6 +110,7 @@ def test_only_compiled_batches_that_are_apart_from_others_count_for_the_deviatio
     # The line through 4 and 24 GiB is at 14 for 96 pairs, which need 10.
     told = devices.deviation(known(cell, (16, 4), (96, 10), (176, 24)))
     assert told.startswith("1 of the compiled batches has") and "within 40.0% (median 40.0%)" in told
+    assert told.endswith(" is chinese_clip/vit_b_16 (everything) on a100 with 96 pairs.\n")
     assert devices.deviation(known(cell, (16, 4), (168, 10), (176, 24))) == ""
     # The line of an H100 begins where that of the A100 does: with no pairs, which is not compiled.
     assert devices.deviation(known(cell, (16, 4), (96, 14)) | known(follower, (96, 10), (176, 24))) == ""
