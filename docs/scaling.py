@@ -36,8 +36,8 @@ SERIES = (
 )  # fmt: skip
 """Places, meshes and pairs per device of the steps to which the model is fitted."""
 CHECKS = (
-    ("v5e:8x8", "data", 64), ("v5e:16x16", "data", 64), ("v5e:16x16", "fsdp", 64),
-    ("h100:8x8", "data", 128), ("h100:8x8", "fsdp", 128),
+    ("v5e:8x8", "data", 64), ("v5e:16x16", "data", 64), ("v5e:8x8", "fsdp", 64), ("v5e:16x16", "fsdp", 64),
+    ("h100:8x8", "data", 128), ("h100:32x8", "data", 128), ("h100:8x8", "fsdp", 128), ("h100:32x8", "fsdp", 128),
 )  # fmt: skip
 """Larger places, meshes and pairs per device of the steps with which the model is compared."""
 SIZES = (1, 8, 64, 256, 1024)
@@ -129,27 +129,40 @@ def fit_table(costs: Costs) -> str:
 
 
 def check_table(steps: Steps, costs: Costs) -> str:
-    """Returns the steps on larger places, as compiled and as the model has them. Times are in milliseconds."""
+    """Returns the steps on larger places, as compiled ("-" if they are not) and as the model has them."""
     rows = []
     for name, mesh, pairs in CHECKS:
         step, place = steps.get(Key(RECIPE, STAGE, name, mesh, REMAT, pairs)), parse_place(name)
         model = scaled(steps, costs, place.target.name, mesh)
-        if step is None or model is None or not step.flops:
+        if model is None:
             continue
-        one, devices = Series(place.target, place.devices, ((pairs, step),)), place.devices
+        devices = place.devices
         needed, computing = model.needed("ring", pairs, devices), model.computing("ring", pairs, devices)
-        known = one.computing(pairs)
-        cells = [
-            *(gib(step.needed), gib(needed), f"{needed / step.needed - 1:+.1%}"),
-            *(milliseconds(known), milliseconds(computing), f"{computing / known - 1:+.1%}"),
-            *(milliseconds(one.links(pairs, devices)), milliseconds(model.links("ring", pairs, devices))),
-        ]
+        links = milliseconds(model.links("ring", pairs, devices))
+        cells = ["-", gib(needed), "", "-", milliseconds(computing), "", "-", links]
+        if step is not None and step.flops:
+            one = Series(place.target, devices, ((pairs, step),))
+            known = one.computing(pairs)
+            cells = [
+                *(gib(step.needed), gib(needed), f"{needed / step.needed - 1:+.1%}"),
+                *(milliseconds(known), milliseconds(computing), f"{computing / known - 1:+.1%}"),
+                *(milliseconds(one.links(pairs, devices)), links),
+            ]
         rows.append((name, mesh, f"{pairs}", *cells))
     head = (
         "place", "mesh", "pairs a device", "GiB, compiled", "model", "", "computing, ms, compiled", "model", "",
         "links, ms, compiled", "model",
     )  # fmt: skip
     return table(head, rows)
+
+
+def extent(steps: Steps) -> str:
+    """Returns a sentence with the largest places for which steps are compiled."""
+    keys = [key for key, step in steps.items() if (key.recipe, key.stage) == (RECIPE, STAGE) and step.flops]
+    found = [parse_place(key.place) for key in keys]
+    most = {each.target.name: each.devices for each in sorted(found, key=lambda place: place.devices)}
+    words = " and ".join(f"{most[target]:,} {target}" for target in TARGETS_SHOWN if target in most)
+    return f"Whole steps are compiled for up to {words}. Figures of steps on more devices are those of the model.\n"
 
 
 def batches(steps: Steps) -> str:
@@ -245,6 +258,7 @@ def tables(steps: Steps, costs: Costs) -> dict[str, str]:
         "losses-batch": loss_table(costs, fixed=False),
         "forms": form_table(costs),
         "fit": fit_table(costs),
+        "extent": extent(steps),
         "batches": batches(steps),
         "check": check_table(steps, costs),
         "growth-fixed": growth_table(steps, costs, fixed=True),

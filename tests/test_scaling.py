@@ -145,7 +145,17 @@ def test_the_model_is_near_the_compiled_steps():
         assert model.needed("ring", pairs, place.devices) == pytest.approx(step.needed, rel=0.03), key
         compiled_time = step.times[place.target.name].computing
         assert model.computing("ring", pairs, place.devices) == pytest.approx(compiled_time, rel=0.05), key
-    assert checked >= 5
+    assert checked >= 5  # of those that are compiled
+
+
+def test_the_page_says_how_far_steps_are_compiled():
+    key = compiled.Key(scaling.RECIPE, scaling.STAGE, "v5e:2x4", "data", scaling.REMAT, 16)
+    known = {key: STEP, replace(key, place="v5e:8x8"): STEP, replace(key, place="v5e:16x16"): replace(STEP, flops=0)}
+    assert scaling.extent(known).startswith("Whole steps are compiled for up to 64 v5e.")
+    costs = losses.RECORDS.read()
+    on_more = [place for place, *_ in scaling.CHECKS]
+    few = {key: step for key, step in compiled.RECORDS.read().items() if key.place not in on_more}
+    assert scaling.check_table(few, costs).count("| - |") == 3 * len(scaling.CHECKS)
 
 
 def test_one_device_has_the_same_program_on_both_meshes():
