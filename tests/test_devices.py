@@ -1,12 +1,11 @@
 """docs/devices.md shows docs/compiled.json; the lines, the next batch and the devices needed, by hand."""
 
-import doctest
 import re
 from dataclasses import replace
 
 import pytest
 
-from docs import cells, compiled, devices, losses, tables
+from docs import cells, compiled, devices
 from docs.cells import RECIPES, SHOWN, Cell, confirmed, following_batch
 from docs.compiled import Key, Line, Series, Step, Times, series
 from docs.devices import places, smallest
@@ -39,12 +38,6 @@ def test_the_pages_show_what_was_compiled(file):
     parts = devices.tables(found) | {"devices": devices.excerpt(found)}
     text = file.read_text(encoding="utf-8")
     assert rewritten(text, parts) == text, "run: python -m docs.devices --draw"
-
-
-@pytest.mark.parametrize("module", [compiled, losses, tables])
-def test_examples_in_docstrings(module):
-    found = doctest.testmod(module)
-    assert found.attempted and not found.failed
 
 
 def test_the_page_has_every_target():
