@@ -32,9 +32,9 @@ test-full: lint $(VENV)/.browser
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 	@$(MAKE) --no-print-directory test-accelerators fuzz
 
-# Without -n: a compiler uses all cores.
+# A compiler mostly uses one core. Tests of one place are a group, so that only one worker starts its compiler.
 test-accelerators: $(VENV)-plan/.installed
-	$(VENV)-plan/bin/python -m pytest -m "" tests/accelerators/compiled
+	$(VENV)-plan/bin/python -m pytest -n $(WORKERS) --dist loadgroup -m "" tests/accelerators/compiled
 
 # The readers of foreign bytes, with random ones. Where pip finds no atheris for this Python and system, it is left out.
 fuzz: $(VENV)/.installed-test
