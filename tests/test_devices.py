@@ -40,6 +40,22 @@ def test_the_pages_show_what_was_compiled(file):
     assert rewritten(text, parts) == text, "run: python -m docs.devices --draw"
 
 
+@pytest.mark.parametrize(
+    ("place", "pairs", "kinds"),
+    [
+        ("v5e:2x4", 64, ("collective-permute", "all-gather", "reduce-scatter")),
+        ("v5e:16x16", 64, ("all-reduce",)),
+        ("h100:8", 128, ("all-gather", "reduce-scatter")),
+    ],
+)
+def test_the_architecture_says_what_was_compiled_on_fsdp(place, pairs, kinds):
+    words = {"collective-permute": "permutes", "all-gather": "gathers"}
+    text = " ".join((devices.FILE.parent / "architecture.md").read_text(encoding="utf-8").split())
+    sent = compiled.RECORDS.read()[Key("chinese_clip/vit_b_16", "everything", place, "fsdp", "dots", pairs)].sent
+    for kind in kinds:
+        assert f" {sent[kind] / 2**20:,.0f} MiB of {words.get(kind, kind + 's')}" in text
+
+
 def test_the_page_has_every_target():
     names = re.findall(r"<!-- ([\w-]+) -->", devices.FILE.read_text(encoding="utf-8"))
     assert set(names) == {*SHOWN, "deviation", "measured", "end"}

@@ -14,6 +14,7 @@ from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.peaks import peak_of
 from jclip.accelerators.targets import TARGETS, Place, parse_place
 from jclip.accelerators.tpu_slices import TpuSlices
+from tests.accelerators.compiled.places import at
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
@@ -54,9 +55,12 @@ def test_every_target(name):
         assert result.fits and ("all-gather" in result.text or "collective-permute" in result.text)
 
 
-@pytest.mark.parametrize(("name", "hosts"), [("v5e:4x4", 4), ("v5p:2x2x2", 2), ("h100:2x8", 2)])
-def test_several_hosts(name, hosts, processes):
-    assert processes(name).call(layout)[1] == hosts == processes(name).place.hosts
+@pytest.mark.parametrize(
+    ("place", "hosts"),
+    [at(place, place, hosts) for place, hosts in (("v5e:4x4", 4), ("v5p:2x2x2", 2), ("h100:2x8", 2))],
+)
+def test_several_hosts(place, hosts, processes):
+    assert processes(place).call(layout)[1] == hosts == processes(place).place.hosts
 
 
 @pytest.mark.parametrize("name", ["v5e:1x1", "v4:2x2x1", "v5p:2x2x1"])

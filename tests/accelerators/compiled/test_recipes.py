@@ -13,9 +13,10 @@ from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning.on_target import assemble_stage
 from jclip.train.planning.reduced import reduce
 from jclip.train.planning.stage_plan import argument_bytes, lower_step
+from tests.accelerators.compiled.places import at
 
 pytestmark = pytest.mark.slow
-PLACES = ("v5e:2x2", "h100:4")
+on_both = pytest.mark.parametrize("place", [at("v5e:2x2"), at("h100:4")])
 RECIPES = ("altclip/vit_l_14", "chinese_clip/vit_b_16")
 
 
@@ -46,7 +47,7 @@ def compiled(processes, place, run, index):
 
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_every_stage(place, recipe, index, runs, processes):
     _, found = compiled(processes, place, runs(recipe), index)
     assert "all-reduce" in found.by_kind() or "reduce-scatter" in found.by_kind()
@@ -61,7 +62,7 @@ def arguments(compiler, run, own_memory):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_frozen_parameters_are_in_the_hosts_memory(place, recipe, runs, processes):
     """The image tower is on the devices in bfloat16, or not at all in AltCLIP's first stage."""
     (before, had), (now, has) = (processes(place).call(arguments, runs(recipe), own) for own in (False, True))
@@ -71,7 +72,7 @@ def test_frozen_parameters_are_in_the_hosts_memory(place, recipe, runs, processe
 
 
 @pytest.mark.parametrize("form", ["dense", "chunked", "ring"])
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_every_form_of_the_loss(place, form, runs, processes):
     run = runs("chinese_clip/vit_b_16")
     last = run.stages[-1]
@@ -82,7 +83,7 @@ def test_every_form_of_the_loss(place, form, runs, processes):
 @pytest.mark.parametrize(
     "mesh", [MeshShape(data=1, fsdp=4), MeshShape(data=2, tensor=2), MeshShape(data=1, fsdp=2, tensor=2)]
 )
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_every_axis_of_the_mesh(place, mesh, runs, processes):
     run = runs("chinese_clip/vit_b_16", mesh=mesh, max_replicated=1.0)
     stage, found = compiled(processes, place, run, 1)
@@ -90,6 +91,6 @@ def test_every_axis_of_the_mesh(place, mesh, runs, processes):
     assert "all-gather" in found.by_kind() or "all-reduce" in found.by_kind()
 
 
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_a_resnet(place, runs, processes):
     compiled(processes, place, runs("chinese_clip/rn50"), 1)
