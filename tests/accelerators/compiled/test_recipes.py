@@ -16,6 +16,10 @@ from jclip.train.planning.stage_plan import argument_bytes, lower_step
 from tests.accelerators.compiled.places import at
 
 pytestmark = pytest.mark.slow
+MOST = {"v5e:2x2": 1.05, "h100:4": 1.3}
+"""Products of a compiled step over those of its jaxpr, at most. A device has two pairs, and NVIDIA's compiler pads
+products with fewer than 8 rows."""
+GATHER = "all-gather"
 on_both = pytest.mark.parametrize("place", [at("v5e:2x2"), at("h100:4")])
 RECIPES = ("altclip/vit_l_14", "chinese_clip/vit_b_16")
 
@@ -37,9 +41,9 @@ def compiled(processes, place, run, index):
     stage = process.call(assemble_stage, run, index)
     result = stage.compiled
     assert stage.plan.devices == 4 and result.fits and result.seconds > 0
-    assert stage.plan.device_state_bytes < result.needed < 2**30
+    assert stage.plan.device_state_bytes < result.needed < 2**27
     found = account(result.text)
-    assert found.products == pytest.approx(stage.plan.flops_per_step / 4, rel=0.5) and found.traffic > 0
+    assert 0.94 < found.products / (stage.plan.flops_per_step / 4) < MOST[place] and found.traffic > 0
     time = estimate(found, process.place)
     assert 0 < time.seconds < 0.1 and 0 <= time.utilisation < 1
     return stage, found
@@ -49,8 +53,9 @@ def compiled(processes, place, run, index):
 @pytest.mark.parametrize("recipe", RECIPES)
 @on_both
 def test_every_stage(place, recipe, index, runs, processes):
-    _, found = compiled(processes, place, runs(recipe), index)
-    assert "all-reduce" in found.by_kind() or "reduce-scatter" in found.by_kind()
+    """A device sends at least a byte for each trained parameter, whose gradients are summed."""
+    stage, found = compiled(processes, place, runs(recipe), index)
+    assert found.by_kind()["all-reduce"].wire > stage.plan.trainable
 
 
 def arguments(compiler, run, own_memory):
@@ -71,13 +76,17 @@ def test_frozen_parameters_are_in_the_hosts_memory(place, recipe, runs, processe
     assert had - has > 0.9 * (before - now)  # TPUs pad arguments
 
 
-@pytest.mark.parametrize("form", ["dense", "chunked", "ring"])
+@pytest.mark.parametrize(
+    ("form", "kinds"), [("dense", {GATHER}), ("chunked", {GATHER, "all-to-all"}), ("ring", {"collective-permute"})]
+)
 @on_both
-def test_every_form_of_the_loss(place, form, runs, processes):
+def test_every_form_of_the_loss(place, form, kinds, runs, processes):
+    """Nothing but the loss gathers, sends or permutes, because the parameters are on every device."""
     run = runs("chinese_clip/vit_b_16")
     last = run.stages[-1]
     objective = replace(last.objective, loss=ContrastiveLoss(form))
-    compiled(processes, place, replace(run, stages=(replace(last, objective=objective),)), 0)
+    _, found = compiled(processes, place, replace(run, stages=(replace(last, objective=objective),)), 0)
+    assert found.by_kind().keys() - {"all-reduce", "reduce-scatter"} == kinds
 
 
 @pytest.mark.parametrize(
@@ -85,12 +94,18 @@ def test_every_form_of_the_loss(place, form, runs, processes):
 )
 @on_both
 def test_every_axis_of_the_mesh(place, mesh, runs, processes):
+    """ "fsdp" gathers matrices. "tensor" sums the states twice in each layer and pass, one sum after the other."""
     run = runs("chinese_clip/vit_b_16", mesh=mesh, max_replicated=1.0)
     stage, found = compiled(processes, place, run, 1)
     assert stage.plan.device_state_bytes < stage.plan.state_bytes
-    assert "all-gather" in found.by_kind() or "all-reduce" in found.by_kind()
+    kinds = found.by_kind()
+    assert mesh.fsdp == 1 or GATHER in kinds
+    layers = run.model.image.layers + run.model.text.layers
+    assert mesh.tensor == 1 or kinds["all-reduce"].executions >= 2 * 2 * layers
 
 
+@pytest.mark.parametrize(("index", "mesh"), [(0, MeshShape()), (1, MeshShape()), (1, MeshShape(data=1, fsdp=4))])
 @on_both
-def test_a_resnet(place, runs, processes):
-    compiled(processes, place, runs("chinese_clip/rn50"), 1)
+def test_a_resnet(place, index, mesh, runs, processes):
+    _, found = compiled(processes, place, runs("chinese_clip/rn50", mesh=mesh, max_replicated=1.0), index)
+    assert (GATHER in found.by_kind()) == (mesh.fsdp > 1)
