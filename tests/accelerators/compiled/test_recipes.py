@@ -18,7 +18,7 @@ from tests.accelerators.compiled.places import at
 pytestmark = pytest.mark.slow
 MOST = {"v5e:2x2": 1.05, "h100:4": 1.3}
 """Products of a compiled step over those of its jaxpr, at most. A device has two pairs, and NVIDIA's compiler pads
-products with fewer than 8 rows."""
+products with fewer than 8 rows. All devices along "tensor" compute the patches and the projections: 1.11 times."""
 GATHER = "all-gather"
 on_both = pytest.mark.parametrize("place", [at("v5e:2x2"), at("h100:4")])
 RECIPES = ("altclip/vit_l_14", "chinese_clip/vit_b_16")
@@ -43,7 +43,10 @@ def compiled(processes, place, run, index):
     assert stage.plan.devices == 4 and result.fits and result.seconds > 0
     assert stage.plan.device_state_bytes < result.needed < 2**27
     found = account(result.text)
-    assert 0.94 < found.products / (stage.plan.flops_per_step / 4) < MOST[place] and found.traffic > 0
+    assert (
+        0.94 < found.products / (stage.plan.flops_per_step / 4) < MOST[place] * (1.11 if run.mesh.tensor > 1 else 1)
+        and found.traffic > 0
+    )
     time = estimate(found, process.place)
     assert 0 < time.seconds < 0.1 and 0 <= time.utilisation < 1
     return stage, found
