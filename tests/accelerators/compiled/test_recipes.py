@@ -95,7 +95,7 @@ def test_every_form_of_the_loss(place, form, kinds, runs, processes):
 )
 @on_both
 def test_every_axis_of_the_mesh(place, mesh, runs, processes):
-    """ "fsdp" gathers matrices. "tensor" sums the states twice in each layer and pass, one sum after the other."""
+    """Matrices are gathered for "fsdp". For "tensor", states are summed twice in each layer and pass, one by one."""
     run = runs("chinese_clip/vit_b_16", mesh=mesh, max_replicated=1.0)
     stage, found = compiled(processes, place, run, 1)
     assert stage.plan.device_state_bytes < stage.plan.state_bytes
