@@ -1,12 +1,11 @@
 """docs/devices.md shows docs/compiled.json; the lines, the next batch and the devices needed, by hand."""
 
-import doctest
 import re
 from dataclasses import replace
 
 import pytest
 
-from docs import cells, compiled, devices, losses, tables
+from docs import cells, compiled, devices
 from docs.cells import RECIPES, SHOWN, Cell, confirmed, following_batch
 from docs.compiled import Key, Line, Series, Step, Times, series
 from docs.devices import places, smallest
@@ -41,10 +40,20 @@ def test_the_pages_show_what_was_compiled(file):
     assert rewritten(text, parts) == text, "run: python -m docs.devices --draw"
 
 
-@pytest.mark.parametrize("module", [compiled, losses, tables])
-def test_examples_in_docstrings(module):
-    found = doctest.testmod(module)
-    assert found.attempted and not found.failed
+@pytest.mark.parametrize(
+    ("place", "pairs", "kinds"),
+    [
+        ("v5e:2x4", 64, ("collective-permute", "all-gather", "reduce-scatter")),
+        ("v5e:16x16", 64, ("all-reduce",)),
+        ("h100:8", 128, ("all-gather", "reduce-scatter")),
+    ],
+)
+def test_the_architecture_says_what_was_compiled_on_fsdp(place, pairs, kinds):
+    words = {"collective-permute": "permutes", "all-gather": "gathers"}
+    text = " ".join((devices.FILE.parent / "architecture.md").read_text(encoding="utf-8").split())
+    sent = compiled.RECORDS.read()[Key("chinese_clip/vit_b_16", "everything", place, "fsdp", "dots", pairs)].sent
+    for kind in kinds:
+        assert f" {sent[kind] / 2**20:,.0f} MiB of {words.get(kind, kind + 's')}" in text
 
 
 def test_the_page_has_every_target():
