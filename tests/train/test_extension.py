@@ -93,23 +93,22 @@ class ImageDistillation(Objective):
 
 
 @pytest.fixture(scope="module")
-def distillation(tmp_path_factory, toy_run):
-    """Run of the objective on toy towers, over two axes of the mesh."""
+def distillation(tmp_path_factory, chinese_clip):
+    """Run of the objective over two axes of the mesh."""
     folder = tmp_path_factory.mktemp("teacher")
-    model = replace(toy_run.model, image=replace(toy_run.model.image, depth=5))
+    model = replace(chinese_clip.model, image=replace(chinese_clip.model.image, layers=3))
     params = jax.device_get(init_variables(model, jax.random.key(3)))["params"]
-    tokenizer = tokenizers.load(toy_run.tokenizer)
-    jclip.save(Bundle(model, params, tokenizer, toy_run.preprocessing, 16), folder)
+    tokenizer = tokenizers.load(chinese_clip.tokenizer)
+    jclip.save(Bundle(model, params, tokenizer, chinese_clip.preprocessing, 16), folder)
     stage = replace(
-        toy_run.stages[0],
+        chinese_clip.stages[0],
         name="distil",
         objective=ImageDistillation(str(folder), model),
         trains=((r"image/.*", True), (r".*", False)),
         budget=Budget(steps=4),
         optimizer=Optimizer(learning_rate=1e-2, eps=1e-3),
     )
-    # The toy's table is not split over the axis tensor.
-    return replace(toy_run, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), max_replicated=0.5)
+    return replace(chinese_clip, name="distilled", stages=(stage,), mesh=MeshShape(data=2, fsdp=4), dtype="float32")
 
 
 def test_it_trains_sharded_and_moves_to_another_mesh_and_its_bundle_loads(distillation, tmp_path):
