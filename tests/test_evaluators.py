@@ -9,7 +9,6 @@ import pytest
 import jclip.evaluate
 from jclip.bundle import Bundle
 from jclip.config import from_json, to_json
-from jclip.configs.loading import load_config
 from jclip.errors import JclipError
 from jclip.evaluators import Classification, Probe, Retrieval, evaluators
 from jclip.inference import Model
@@ -21,14 +20,15 @@ from jclip.train.configuration import Run
 from jclip.train.identity import check_same, identity
 from jclip.train.logging.sinks import read_journal
 from jclip.train.planning.reduced import reduce
-from tests.evaluate.cn_clip_data import ROOT, many_to_many, png, write_texts
+from tests.evaluate.cn_clip_data import many_to_many, png, write_texts
+from tests.train import toy
 from tests.train.cluster import Job, run_all
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     place = tmp_path_factory.mktemp("evaluations")
-    reduced = reduce(load_config(str(ROOT / "configs" / "chinese_clip" / "vit_b_16.py")), place / "inputs")
+    reduced = reduce(toy.config(), place / "inputs")
     stage = replace(reduced.stages[1], batch_size=8)
     many_to_many(place / "pairs")
     for language in ("en", "zh"):
@@ -45,7 +45,7 @@ def run(tmp_path_factory):
         Classification("things", str(place / "classes"), prompts=("en",)),
         Probe("probe", str(place / "probe"), shots=(1,), seeds=1),
     )
-    return replace(reduced, dtype="float32", stages=(stage,), evaluations=evaluations, evaluate_every=1)
+    return replace(reduced, stages=(stage,), evaluations=evaluations, evaluate_every=1)
 
 
 def found(workdir):

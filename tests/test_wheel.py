@@ -1,8 +1,8 @@
 """The package as a user gets it: built, installed in a fresh environment, and used outside this tree.
 
 The quick tests need no network. Their environment has the wheel, and finds the dependencies of this interpreter: they
-show that the wheel is complete, works outside the tree, and names a missing extra (its modules are hidden). They train
-a shipped recipe, and a user's own file on the user's own data.
+show that the wheel is complete, works outside the tree, and names a missing extra (its modules are hidden). They plan
+a shipped recipe, and train a user's own file on the user's own data.
 
 The slow test installs the wheel with pip: first the core alone, which loads a bundle and names the extra that training
 needs, then `[train]`, which trains shipped recipes and the quick demo. It shows that the declared dependencies suffice.
@@ -121,8 +121,7 @@ def ends(words, code=0):
 
 import configs.mine  # the user's own package of this name
 ends(["configs"])
-ends(["train", "demo/english", "--reduced", "--workdir", "shipped", "--json"])
-(bundle,) = Path("shipped").glob("1-*")
+ends(["plan", "demo/english", "--reduced", "--no-compile"])
 
 from PIL import Image
 colours = ("red", "green", "blue", "grey", "black", "white", "pink", "brown")
@@ -132,29 +131,26 @@ pairs = [jclip.data.StoredPair(Path(f"{colour}.png").read_bytes(), (colour,)) fo
 jclip.data.write_pairs(Path("pairs"), pairs)
 ends(["plan", "own.py", "--no-compile"])
 ends(["train", "own.py", "--steps", "3", "--workdir", "own", "--json"])
-assert jclip.load("own/1-tune").encode_image(["red.png"]).shape[0] == 1
 
-model = jclip.load(bundle)
+model = jclip.load("own/1-tune")
+assert model.encode_image(["red.png"]).shape[0] == 1
 texts = model.encode_text(["a cat", "a dog"])
 assert texts.shape[0] == 2, texts.shape
 from jclip.bundle import load_bundle
-jclip.save(load_bundle(bundle), Path("copy"))
+jclip.save(load_bundle("own/1-tune"), Path("copy"))
 assert (jclip.load("copy").encode_text(["a cat", "a dog"]) == texts).all()
 """
 OWN = """
-from pathlib import Path
 from configs.mine import NAME
 import jclip
 from jclip.train import Budget, Contrastive, Optimizer, Run, Stage
 
 
 def config(steps: int = 2):
-    (start,) = Path("shipped").glob("1-*")
-    bundle = jclip.load(start).bundle
+    bundle = jclip.load("start").bundle
     data, budget = (jclip.data.PairFolder("pairs"),), Budget(steps=steps)
     stage = Stage("tune", Contrastive(), data, 8, budget, Optimizer(), context_length=bundle.context_length)
-    tokenizer, starts = str(start / "tokenizer"), ((".*", str(start)),)
-    return Run(NAME, bundle.config, tokenizer, bundle.preprocessing, (stage,), starts)
+    return Run(NAME, bundle.config, "start/tokenizer", bundle.preprocessing, (stage,), ((".*", "start"),))
 """
 
 
@@ -169,11 +165,12 @@ def test_a_folder_with_its_own_configs(bin_folder, tmp_path):
     (tmp_path / "configs" / "__init__.py").touch()
     (tmp_path / "configs" / "mine.py").write_text("NAME = 'mine'\n")
     (tmp_path / "own.py").write_text(OWN)
+    write_bundle(tmp_path / "start")
     (tmp_path / "use.py").write_text(USE)
     shown = run(bin_folder / "python", "use.py", cwd=tmp_path).stdout
     assert "chinese_clip/vit_b_16" in shown and "mine: stages" in shown
     outcomes = [json.loads(line) for line in shown.splitlines() if line.startswith("{")]
-    assert [(outcome["finished"], outcome["steps"]) for outcome in outcomes] == [(True, 2), (True, 3)]
+    assert [(outcome["finished"], outcome["steps"]) for outcome in outcomes] == [(True, 3)]
 
 
 LOAD = """

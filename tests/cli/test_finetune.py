@@ -54,7 +54,7 @@ def test_the_whole_path(place, start, capsys):
     pictures, out = place / "my-pictures", place / "mine"
     assert main(["data", "example", str(pictures), "--drawn", "--pictures", "300"]) == 0
     assert "Next: jclip finetune" in capsys.readouterr().err
-    words = [start, pictures / "pictures.csv", out, "--epochs", "30"]
+    words = [start, pictures / "pictures.csv", out, "--epochs", "16"]
     assert asked(*words) == 0
     said = capsys.readouterr()
     assert "written to" in said.err and "Better on the validation split" in said.err
@@ -63,8 +63,8 @@ def test_the_whole_path(place, start, capsys):
     # The figures are those of `jclip eval`, far above chance, and far above the start's.
     before, after = (read_results(out / name).tests[0] for name in ("start.json", "trained.json"))
     assert after.counts["pictures"] >= 15
-    assert before.figures["t2i_r1"] < 0.25 and before.figures["t2i_chance_r1"] < 0.07
-    assert after.figures["t2i_r1"] > 0.5
+    assert before.figures["t2i_r1"] < 0.15 and before.figures["t2i_chance_r1"] < 0.07
+    assert after.figures["t2i_r1"] > 0.25
     assert main(["eval", "retrieval", str(out / "best"), str(out / "data"), "--split", "valid", "--json"]) == 0
     (test,) = json.loads(capsys.readouterr().out)["tests"]
     assert test["t2i_r1"] == pytest.approx(after.figures["t2i_r1"])
@@ -73,8 +73,8 @@ def test_the_whole_path(place, start, capsys):
     files = sorted(pictures.glob("*/*.png"))
     model = jclip.load(out / "best")
     scores = model.encode_text(["红色的圆形"]) @ model.encode_image(files).T
-    best = [files[i].name for i in np.argsort(-scores[0])[:3]]
-    assert any(name.startswith("红色的圆形") for name in best)  # three of the 300 are
+    best = [files[i].name for i in np.argsort(-scores[0])[:10]]
+    assert sum(name.startswith("红色") for name in best) >= 5  # 16 epochs teach colours: a tenth of the 300 are red
 
     page = (out / "report.html").read_text(encoding="utf-8")
     assert all(word in page for word in ("before", "after", "Recall on the validation split", "Settings and reasons"))
@@ -90,7 +90,7 @@ def test_the_whole_path(place, start, capsys):
 
     # The file is a configuration like any other, and gives reasons.
     run = load_config(str(out / "finetune.py"))
-    assert run.stages[0].budget.epochs == 30 and run.best == "valid/mean_recall"
+    assert run.stages[0].budget.epochs == 16 and run.best == "valid/mean_recall"
     assert main(["plan", str(out / "finetune.py"), "--no-compile", "--json"]) == 0
     (planned,) = json.loads(capsys.readouterr().out)["stages"]
     assert planned["batch_size"] == 64 and planned["steps"] == run_steps(out)

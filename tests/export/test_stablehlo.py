@@ -25,11 +25,12 @@ from jclip.export.stablehlo import writing
 from jclip.images.preprocess import Preprocessing, to_array
 from jclip.inference import Model
 from jclip.io.safetensors import open_safetensors
-from jclip.models.build import init_variables
+from jclip.models.resnet import ResNetConfig
 from jclip.models.text_encoder import TextEncoderConfig
 from jclip.models.vit import VitConfig
 from jclip.models.zoo import get_config, get_text_encoder
 from jclip.tokenizers.text import pad
+from tests.export.small_models import variables
 
 SIDE, CONTEXT = 32, 20
 SHAPES = {"image": [4], "text": [(1, 2), (3, CONTEXT)]}
@@ -39,10 +40,12 @@ GUARANTEED = {"shape_assertion", "stablehlo.dynamic_reduce_window"}
 
 
 def small(name: str) -> object:
-    """Returns a published model's configuration at a small size, with its kinds of towers."""
+    """Returns a published model's configuration at a small size, with its kinds of towers, of a layer each."""
     if name == "sentences":
-        return TextEncoderConfig(get_text_encoder("roberta-wwm-base").reduced(9, CONTEXT), "mean")
-    return get_config(name).reduced(SIDE, 9, CONTEXT)
+        return TextEncoderConfig(replace(get_text_encoder("roberta-wwm-base").reduced(9, CONTEXT), layers=1), "mean")
+    config = get_config(name).reduced(SIDE, 9, CONTEXT)
+    image = config.image if isinstance(config.image, ResNetConfig) else replace(config.image, layers=1)
+    return replace(config, image=image, text=replace(config.text, layers=1))
 
 
 def deep(config):
@@ -56,13 +59,9 @@ NAMES = ("chinese-clip-rn50", "clip-vit-b-32", "altclip", "sentences")  # every 
 def small_model(config, folder) -> Model:
     tokenizer = write_tokenizer(config.text.tokenizer, folder / "tokenizer")
     config = replace(config, text=replace(config.text, vocab_size=tokenizer.vocab_size))
-    variables = jax.device_get(init_variables(config, jax.random.key(1)))
-    draw = np.random.default_rng(2)
-    # Biases, statistics and scales that are not 0 and 1.
-    noisy = jax.tree.map(lambda leaf: leaf + draw.uniform(0, 0.02, leaf.shape).astype(np.float32), variables)
+    drawn = variables(config)
     preprocessing = Preprocessing(size=SIDE) if hasattr(config, "image") else None
-    stats = noisy.get("batch_stats", {})
-    return Model(Bundle(config, noisy["params"], tokenizer, preprocessing, CONTEXT, stats))
+    return Model(Bundle(config, drawn["params"], tokenizer, preprocessing, CONTEXT, drawn.get("batch_stats", {})))
 
 
 @pytest.fixture(scope="module")

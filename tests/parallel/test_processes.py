@@ -91,7 +91,7 @@ def test_all_raise_the_error_of_one(played, scene, words):
 def test_checkpoints_after_an_error(played):
     assert not (played("other_configuration")[2] / "run").exists()
     assert saved(played("watcher_fails")[2]) == []  # the other process would not have joined the save
-    assert saved(played("evaluation_stumbles")[2]) == ["2"]  # no step is lost
+    assert saved(played("evaluation_stumbles")[2]) == ["1"]  # no step is lost
     assert (played("disk_of_one_is_full")[2] / "checkpoints" / "1").is_dir()
 
 

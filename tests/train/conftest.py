@@ -1,11 +1,13 @@
 """Both papers' recipes at reduced size, and the toy. Their folders are shared: tests only read them."""
 
+import hashlib
 import pickle
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 
+from jclip.train.loop import train
 from tests.train import toy
 from tests.train.assembled import assemble_once
 from tests.train.runs import RECIPES, reduced
@@ -62,12 +64,28 @@ def own_memory(own_memory_for):
 
 
 @pytest.fixture(scope="session")
-def toy_run(tmp_path_factory):
+def toy_run(made_once):
     """Run of the toy: two stages of two steps."""
-    return toy.toy_run(tmp_path_factory.mktemp("toy") / "inputs")
+
+    def make(folder):
+        (folder / "run.pickle").write_bytes(pickle.dumps(toy.toy_run(folder / "inputs")))
+
+    return pickle.loads((made_once("toy", make) / "run.pickle").read_bytes())
 
 
 @pytest.fixture
 def one_stage(toy_run):
     """Run of the toy: one stage of four steps."""
     return toy.toy(replace(toy_run, stages=toy_run.stages[:1]), steps=4)
+
+
+@pytest.fixture(scope="session")
+def trained_once(made_once):
+    """Returns a function: run -> folder in which it was trained without interruption, once for all tests."""
+
+    def trained(run):
+        return made_once(
+            f"trained_{hashlib.sha256(repr(run).encode()).hexdigest()[:16]}", lambda folder: train(run, folder)
+        )
+
+    return trained

@@ -39,6 +39,11 @@ def assert_same_bundles(ours, theirs):
             np.testing.assert_array_equal(a[path], b[path], err_msg=path)
 
 
+def bundles(workdir):
+    """Returns the bundles of a finished run, in the order of its stages."""
+    return sorted(workdir.glob("[0-9]-*"))
+
+
 def losses(workdir):
     """Returns (total steps, loss) of every logged step."""
     return [

@@ -89,7 +89,7 @@ def compilers(monkeypatch):
 
 @pytest.fixture
 def run(tmp_path):
-    return toy_run(tmp_path)
+    return replace(toy_run(tmp_path), remat="auto")
 
 
 def test_every_stage_is_compiled_once(run, compilers):

@@ -19,7 +19,7 @@ from jclip.train.parked import Parked, on_devices, parked, unparked
 from jclip.train.planning.stage_plan import device_bytes, plan_stages, whole_state_bytes
 from jclip.train.state import TrainState
 from tests.train.assembled import assembled, shapes_of
-from tests.train.runs import Watch, assert_same_bundles, losses
+from tests.train.runs import Watch, assert_same_bundles, bundles, losses
 
 
 def arrays(mesh):
@@ -102,30 +102,28 @@ def images(variables):
     return {"size": float(sum(jnp.abs(leaf).sum() for leaf in jax.tree.leaves(variables["params"]["image"])))}
 
 
-def test_a_run_is_the_same_to_the_bit(run, tmp_path, own_memory_for):
-    """The second stage starts from the frozen parameters, and the run resumes in both stages."""
-    whole, watch = train(run, tmp_path / "whole", evaluators={"image": images}), Watch()
+def test_a_run_is_the_same_to_the_bit(run, toy_run, trained_once, tmp_path, own_memory_for):
+    """The second stage starts from the frozen parameters, and the run resumes in it; in the first: the next test."""
+    whole, watch = trained_once(toy_run), Watch()
     with own_memory_for():
         other = train(run, tmp_path / "other", evaluators={"image": images}, watcher=watch)
-        for stop in (1, 2, 3):
-            train(run, tmp_path / "parts", evaluators={"image": images}, stop_after=stop)
+        train(run, tmp_path / "parts", evaluators={"image": images}, stop_after=3)
         parts = train(run, tmp_path / "parts", evaluators={"image": images})
-    assert_same_bundles(other.bundles, whole.bundles)
-    assert_same_bundles(parts.bundles, whole.bundles)
-    assert losses(tmp_path / "other") == losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    assert_same_bundles(other.bundles, bundles(whole))
+    assert_same_bundles(parts.bundles, bundles(whole))
+    assert losses(tmp_path / "other") == losses(tmp_path / "parts") == losses(whole)
     sizes = [record["image/size"] for record in watch.records if record["kind"] == "evaluation"]
     assert len(sizes) == 5 and sizes[0] == sizes[1] == sizes[2] != sizes[3]
 
 
-def test_a_run_goes_on_with_other_memory(run, tmp_path, own_memory_for):
-    whole = train(run, tmp_path / "whole")
+def test_a_run_goes_on_with_other_memory(run, toy_run, trained_once, tmp_path, own_memory_for):
     train(run, tmp_path / "from_cpu", stop_after=1)
     with own_memory_for():
         ends = [train(run, tmp_path / "from_cpu").bundles]
         train(run, tmp_path / "to_cpu", stop_after=1)
     ends.append(train(run, tmp_path / "to_cpu").bundles)
-    for bundles in ends:
-        assert_same_bundles(bundles, whole.bundles)
+    for end in ends:
+        assert_same_bundles(end, bundles(trained_once(toy_run)))
 
 
 def test_a_cached_tower_is_not_on_the_devices(run, tmp_path, own_memory_for):
@@ -142,12 +140,12 @@ def test_a_cached_tower_is_not_on_the_devices(run, tmp_path, own_memory_for):
 
         return train(run, tmp_path / name, watcher=Watch(look)).bundles, live[-2:]
 
-    bundles, live = trained("whole")
+    expected, live = trained("whole")
     assert all(live)
     with own_memory_for():
         others, live = trained("other")
     assert live == [0, 0]
-    assert_same_bundles(others, bundles)
+    assert_same_bundles(others, expected)
 
 
 def test_what_a_plan_says(chinese_clip, own_memory):

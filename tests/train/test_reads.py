@@ -135,7 +135,10 @@ def test_what_the_recipes_read(chinese_clip, altclip, own_memory):
     assert shapes_of(chinese_clip, 1).read == {}  # everything trains
 
 
-@pytest.mark.parametrize(("name", "stage"), [("chinese_clip/vit_b_16", 0), ("altclip/vit_l_14", 1)])
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [("chinese_clip/vit_b_16", 0), pytest.param("altclip/vit_l_14", 1, marks=pytest.mark.slow)],
+)
 def test_what_published_recipes_read(name, stage, own_memory):
     run = load_config(name)
     stages = tuple(replace(each, batch_size=16, micro_batches=1) for each in run.stages)

@@ -122,24 +122,30 @@ def test_memory_of_this_machine():
     assert 2**28 < share * jax.local_device_count() < 2**50
 
 
-def test_a_run_says_what_it_chose_and_resumes_to_the_bit(one_stage, tmp_path, monkeypatch):
+@pytest.fixture
+def undecided(one_stage):
+    """Run that leaves the choice."""
+    return replace(one_stage, remat="auto")
+
+
+def test_a_run_says_what_it_chose_and_resumes_to_the_bit(undecided, tmp_path, monkeypatch):
     monkeypatch.setattr("jclip.train.loop.least_device_memory", lambda: 1)
     watch = Watch()
-    whole = train(one_stage, tmp_path / "whole", watcher=watch)
+    whole = train(undecided, tmp_path / "whole", watcher=watch)
     said = [record for record in watch.records if record["kind"] == "remat"]
     assert [record["remat"] for record in said] == ["layers"]
     assert "a device has 1 bytes" in said[0]["reason"]
-    train(one_stage, tmp_path / "parts", stop_after=2)
-    assert_same_bundles(train(one_stage, tmp_path / "parts").bundles, whole.bundles)
+    train(undecided, tmp_path / "parts", stop_after=2)
+    assert_same_bundles(train(undecided, tmp_path / "parts").bundles, whole.bundles)
     monkeypatch.undo()
-    other = train(one_stage, tmp_path / "none").bundles[0]
+    other = train(undecided, tmp_path / "none").bundles[0]
     for path, leaf in leaves(other).items():
         np.testing.assert_allclose(leaf, leaves(whole.bundles[0])[path], atol=1e-4, err_msg=path)
 
 
-def test_a_run_resumes_with_another_choice(one_stage, tmp_path, monkeypatch):
-    train(one_stage, tmp_path / "run", stop_after=2)
+def test_a_run_resumes_with_another_choice(undecided, tmp_path, monkeypatch):
+    train(undecided, tmp_path / "run", stop_after=2)
     monkeypatch.setattr("jclip.train.loop.least_device_memory", lambda: None)
     watch = Watch()
-    assert train(one_stage, tmp_path / "run", watcher=watch).finished
+    assert train(undecided, tmp_path / "run", watcher=watch).finished
     assert [record["remat"] for record in watch.records if record["kind"] == "remat"] == ["dots"]

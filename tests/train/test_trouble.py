@@ -16,7 +16,7 @@ from jclip.io.files import is_full_disk
 from jclip.stages import Budget
 from jclip.train.logging.sinks import read_journal
 from jclip.train.loop import train
-from tests.train.runs import Watch, assert_same_bundles, holey_pairs, losses
+from tests.train.runs import Watch, assert_same_bundles, bundles, holey_pairs, losses
 from tests.train.toy import larger, toy
 
 
@@ -68,7 +68,7 @@ async def _refuse(*_, **__):
 
 
 @pytest.mark.parametrize("what", ["bytes", "files"])
-def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, what, monkeypatch, capfd, tmp_path):
+def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, trained_once, disk, what, monkeypatch, capfd):
     # A state that is larger than the space left for the log.
     one_stage, workdir = larger(one_stage, 2**16), disk / "run"
     train(one_stage, workdir, stop_after=1)
@@ -83,7 +83,7 @@ def test_a_full_disk_is_named_and_older_checkpoints_survive(one_stage, disk, wha
     assert {path: path.stat().st_mtime_ns for path in (workdir / "checkpoints").rglob("*")} == kept
     resumed = train(one_stage, workdir)
     assert resumed.finished
-    assert_same_bundles(resumed.bundles, train(one_stage, tmp_path / "whole").bundles)
+    assert_same_bundles(resumed.bundles, bundles(trained_once(one_stage)))
 
 
 def test_a_full_disk_stops_what_the_run_reports_too(one_stage, tmp_path, monkeypatch):
@@ -114,7 +114,7 @@ def test_half_a_checkpoint_of_a_killed_process_goes(tmp_path):
     assert not half.exists()
 
 
-def test_a_bundle_that_cannot_be_written_costs_no_step(toy_run, tmp_path):
+def test_a_bundle_that_cannot_be_written_costs_no_step(toy_run, trained_once, tmp_path):
     workdir = tmp_path / "run"
     workdir.mkdir()
     in_the_way = workdir / f"1-{toy_run.stages[0].name}"
@@ -126,13 +126,13 @@ def test_a_bundle_that_cannot_be_written_costs_no_step(toy_run, tmp_path):
     watch = Watch()
     resumed = train(toy_run, workdir, watcher=watch)
     assert watch.steps == [1, 2]  # the second stage's alone
-    whole = train(toy_run, tmp_path / "whole")
-    assert_same_bundles(resumed.bundles, whole.bundles)
-    assert losses(workdir) == losses(tmp_path / "whole")
+    whole = trained_once(toy_run)
+    assert_same_bundles(resumed.bundles, bundles(whole))
+    assert losses(workdir) == losses(whole)
 
 
 @pytest.mark.parametrize("at", [2, 4])
-def test_an_evaluation_that_fails_costs_no_step(one_stage, tmp_path, at):
+def test_an_evaluation_that_fails_costs_no_step(one_stage, trained_once, tmp_path, at):
     run, calls = replace(one_stage, evaluate_every=2), []
 
     def evaluator(variables):
@@ -146,8 +146,7 @@ def test_an_evaluation_that_fails_costs_no_step(one_stage, tmp_path, at):
         train(run, workdir, evaluators={"toy": evaluator})
     assert standing(workdir) == (0, at, at)
     resumed = train(run, workdir, evaluators={"toy": evaluator})
-    whole = train(run, tmp_path / "whole", evaluators={"toy": lambda _: {"calls": 0.0}})
-    assert_same_bundles(resumed.bundles, whole.bundles)
+    assert_same_bundles(resumed.bundles, bundles(trained_once(one_stage)))
     found = [line["total"] for line in read_journal(workdir / "metrics.jsonl") if line["kind"] == "evaluation"]
     assert found == ([0, 4] if at == 2 else [0, 2, 4])
 
