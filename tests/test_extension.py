@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tyro
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jclip import rules
+from jclip.axes import BATCH_AXES
 from jclip.bundle import Bundle, load_bundle, save_bundle
 from jclip.config import from_json, to_json
 from jclip.configs.loading import load_config
@@ -50,6 +52,26 @@ def test_sharded_over_devices_by_its_own_table():
     jax.tree.map(
         lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-6), found, model.apply(alone, IMAGES, IDS)
     )
+
+
+def test_gradients_are_the_same_on_a_mesh_of_three_axes():
+    """Without `by_example` in the toys' layers, XLA computes others."""
+    mesh = make_mesh(MeshShape(2, 2, 2), jax.devices())
+    places = param_shardings(shapes(TOY)["params"], mesh, rules_for(TOY, mesh))
+    params, model = init_variables(TOY, jax.random.key(0))["params"], DualEncoder(TOY)
+    images, ids = np.repeat(IMAGES, 2, axis=0), np.repeat(IDS, 2, axis=0)
+    weights = np.random.default_rng(1).normal(size=(2, 8, 8)).astype(np.float32)
+
+    def loss(params, images, ids):
+        features = model.apply({"params": params}, images, ids)[:2]
+        return sum((weight * each).sum() for weight, each in zip(weights, features, strict=True))
+
+    alone = jax.jit(jax.grad(loss))(params, images, ids)
+    rows = NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+    with jax.set_mesh(mesh):
+        step = jax.jit(jax.grad(loss), in_shardings=(places, rows, rows), out_shardings=places)
+        found = step(params, images, ids)
+    jax.tree.map(lambda ours, theirs: np.testing.assert_allclose(ours, theirs, atol=1e-5), found, alone)
 
 
 def test_a_head_of_its_own_is_sharded_by_its_own_table():

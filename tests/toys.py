@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jclip.models import Compute, DualEncoderConfig, ImageTower, TextTower, kind_of
+from jclip.models import Compute, DualEncoderConfig, ImageTower, TextTower, by_example, kind_of
 from jclip.models.dropout import dropout, row_seeds
 
 _SHARDING = ((r"layers/kernel", "-,fsdp,tensor"), (r"projection/kernel", "fsdp,tensor"), (r".*", "fsdp"))
@@ -84,7 +84,9 @@ class _Layers(nn.Module):
     @nn.compact
     def __call__(self, x_bd):
         kernel_ldd = self.param("kernel", _INIT, (self.depth, self.width, self.width))
-        return jax.lax.scan(lambda x_bd, kernel_dd: (x_bd + jnp.tanh(x_bd @ kernel_dd), None), x_bd, kernel_ldd)[0]
+        return jax.lax.scan(
+            lambda x_bd, kernel_dd: (by_example(x_bd + jnp.tanh(x_bd @ kernel_dd)), None), x_bd, kernel_ldd
+        )[0]
 
 
 def _layers(config, frozen, x_bd):

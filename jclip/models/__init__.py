@@ -16,6 +16,7 @@ Names:
   VitConfig, ResNetConfig, BertConfig, ClipTextConfig: the towers.
   Compute: precision, rematerialisation and attention of a model.
   ImageTower, TextTower: interfaces of towers, for your own; `jclip.models.towers` says how to add one.
+  by_example: splits activations by example, as a tower of your own must for gradients on every mesh to be right.
   kind_of: registers a class of your own, so that configurations and bundles can name it.
 """
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from jclip.models.dual_encoder import DualEncoder as DualEncoder
     from jclip.models.dual_encoder import DualEncoderConfig as DualEncoderConfig
     from jclip.models.resnet import ResNetConfig as ResNetConfig
+    from jclip.models.spread import by_example as by_example
     from jclip.models.text_encoder import TextEncoder as TextEncoder
     from jclip.models.text_encoder import TextEncoderConfig as TextEncoderConfig
     from jclip.models.towers import ImageTower as ImageTower

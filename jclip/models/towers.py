@@ -10,6 +10,9 @@ A new tower is a frozen dataclass that inherits `ImageTower` or `TextTower` and 
 
 Training, sharding, bundles and the command line then accept it. A file names the class under "type". CONTRIBUTING.md
 says how a command finds the class.
+
+A tower calls `jclip.models.by_example` on its activations after each product with a matrix that `sharding` splits over
+two axes. Without it, XLA computes wrong gradients on a mesh whose three axes all have several devices.
 """
 
 import abc
