@@ -58,12 +58,21 @@ MOST = 8192
 """Largest number of pairs per device for which steps are compiled."""
 
 _UNIT = 8  # pairs per device are multiples of it
-# Share of the memory that the last step of a cell should need. The compilers of TPUs take up to 15 minutes for a step
-# that needs nearly all of it.
-_AIM = {"tpu": 0.75, "cuda": 0.93}
-_ENOUGH = {"tpu": 0.6, "cuda": 0.85}  # share of the memory from which on no further step is compiled
 _TRIES = 3  # compilations of a cell that may fail: a compiler can crash with one batch and accept a smaller one
 _GUESS = 90.0  # seconds of a compilation, while none is known
+
+
+def _aim(target: Target) -> float:
+    """Returns the share of the memory that the last step of a cell should need.
+
+    The compilers of TPUs take longest for batches that are large or nearly fill the memory: on v6e, half an hour or more.
+    """
+    if target.platform == "cuda":
+        return 0.93
+    return 0.75 if target.name == "v5e" else 0.5
+
+
+_ENOUGH = 0.8  # of that share: no further step is compiled after one that needs as much
 
 
 @dataclass(frozen=True)
@@ -183,13 +192,13 @@ def following_batch(found: Series, bytes_per_pair: float = 0.0) -> int | None:
         return pairs if pairs > 0 and pairs not in known and len(known) < 5 else None
     if len(known) > 2 or _filled(found):
         return None
-    pairs = min(rounded(_AIM[found.target.platform] / STEP_SHARE * found.largest(DEVICES)), MOST)
+    pairs = min(rounded(_aim(found.target) / STEP_SHARE * found.largest(DEVICES)), MOST)
     return pairs if pairs > 0 and pairs not in known else None
 
 
 def _filling(target: Target, fixed: float, bytes_per_pair: float) -> int:
     """Returns the pairs that nearly fill a target's memory, beside bytes that do not depend on them."""
-    return min(rounded((_AIM[target.platform] * target.memory - fixed) / bytes_per_pair), MOST)
+    return min(rounded((_aim(target) * target.memory - fixed) / bytes_per_pair), MOST)
 
 
 def confirmed(found: Series) -> int:
@@ -200,7 +209,7 @@ def confirmed(found: Series) -> int:
 def _filled(found: Series) -> bool:
     """Returns True if the memory is filled as far as intended by a compiled step that the target can run."""
     memory = found.target.memory
-    return any(_ENOUGH[found.target.platform] * memory < step.needed <= memory for _, step in found.steps)
+    return any(_ENOUGH * _aim(found.target) * memory < step.needed <= memory for _, step in found.steps)
 
 
 def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:

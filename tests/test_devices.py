@@ -263,8 +263,8 @@ def test_targets_begin_where_their_leader_does():
     cell = Cell("chinese_clip/vit_b_16", stage, TARGETS["v6e"], "dots")
     leader = replace(cell, target=TARGETS["v5e"])
     known = {leader.key("data", pairs): step for pairs, step in steps((16, 4), (96, 14)).steps}
-    # 2 GiB without pairs, and 1/8 GiB for each: (0.75 x 31.25 - 2) x 8 pairs.
-    assert TARGETS["v6e"].memory == 31.25 * GIB and cell.next_batch(known) == 168
+    # 2 GiB without pairs, and 1/8 GiB for each: (0.5 x 31.25 - 2) x 8 pairs.
+    assert TARGETS["v6e"].memory == 31.25 * GIB and cell.next_batch(known) == 104
     known[cell.key("data", 168)] = replace(STEP, needed=23 * GIB, times={"v6e": Times(1.0, 1.0, 0.0)})
     found = cell.line(known)
     assert found and found.needed(84, 8) == 12.5 * GIB and cell.next_batch(known) is None
