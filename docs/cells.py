@@ -65,7 +65,8 @@ _GUESS = 90.0  # seconds of a compilation, while none is known
 def _aim(target: Target) -> float:
     """Returns the share of the memory that the last step of a cell should need.
 
-    The compilers of TPUs take longest for batches that are large or nearly fill the memory: on v6e, half an hour or more.
+    The compilers of TPUs take longest for batches that are large or nearly fill the memory: half an hour or more
+    on v6e.
     """
     if target.platform == "cuda":
         return 0.93

@@ -19,6 +19,14 @@ COMMAND = [sys.executable, "-m", "jclip.cli", "train", "tests/train/toy.py", "--
 LONG = ["--stages.0.budget.steps", "100000", "--checkpoint-every", "0"]
 
 
+@pytest.fixture(autouse=True)
+def default_hang_up():
+    """Hang-ups are not ignored, as they are if `nohup` runs the tests."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 def test_a_run_saves_when_its_terminal_goes(tmp_path):
     """The run is the leader of a session in a pseudo-terminal that is closed in the middle of the run."""
     terminal, inner = pty.openpty()
@@ -26,14 +34,17 @@ def test_a_run_saves_when_its_terminal_goes(tmp_path):
     opening = ["bash", "-c", 'exec "$@" <>"$0" >&0 2>&0', os.ttyname(inner)]
     run = [*COMMAND, "--workdir", str(tmp_path / "run"), *LONG]
     process = subprocess.Popen([*opening, *run], cwd=ROOT, start_new_session=True)
-    until = time.monotonic() + PATIENCE
-    while len(read_journal(tmp_path / "run" / "metrics.jsonl")) < 5:
-        assert time.monotonic() < until
-        if select.select([terminal], [], [], 0.1)[0]:  # otherwise it would wait for a reader
-            os.read(terminal, 65536)
-    os.close(terminal)
-    assert process.wait(until - time.monotonic()) == 75
-    os.close(inner)
+    try:
+        until = time.monotonic() + PATIENCE
+        while len(read_journal(tmp_path / "run" / "metrics.jsonl")) < 5:
+            assert time.monotonic() < until
+            if select.select([terminal], [], [], 0.1)[0]:  # otherwise it would wait for a reader
+                os.read(terminal, 65536)
+        os.close(terminal)
+        assert process.wait(until - time.monotonic()) == 75
+    finally:
+        process.kill()
+        os.close(inner)
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     steps = [line["total"] for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
     assert int(saved.name) == steps[-1] >= 3
