@@ -20,7 +20,7 @@ from jclip.train.state import TrainState
 from jclip.train.step import Step
 
 _MOVES = {"broadcast_in_dim", "copy", "dynamic_slice", "gather", "reshape", "sharding_constraint", "slice", "squeeze"}
-_MOVES |= {"transpose"}
+_MOVES |= {"stop_gradient", "transpose"}
 """Primitives whose result has values of their first argument, unchanged."""
 _CALLS = {"checkpoint", "closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "remat2", "scan", "shard_map"}
 """Primitives with one inner jaxpr, which takes their arguments in their order and returns their results."""

@@ -9,6 +9,7 @@ import pytest
 
 from jclip import rules
 from jclip.images.on_host import HostAugmentation
+from jclip.models.derivatives import tapped, untapped
 from jclip.models.spread import gathered
 from jclip.train.reads import frozen_reads, with_frozen_reads
 from jclip.train.state import TrainState
@@ -30,6 +31,10 @@ def low_product(kernel, x):
 
 def scanned(kernels, x):
     return jax.lax.scan(lambda x, kernel: (low_product(kernel[0], x), None), x, kernels[:, None])[0]
+
+
+def tapped_and_scanned(kernels, x):
+    return jax.lax.scan(lambda x, kernel: (x @ untapped(kernel), None), x, tapped(kernels, LOW))[0]
 
 
 def in_parts(kernel, x):
@@ -69,6 +74,7 @@ gradient_in_float32.defvjp(
         (lambda kernel, x: low_product(gathered(kernel), x), (4, 4), LOW),
         (jax.jit(low_product), (4, 4), LOW),
         (scanned, (3, 4, 4), LOW),
+        (tapped_and_scanned, (3, 4, 4), LOW),
         (in_parts, (4, 4), LOW),
         (lambda bias, x: x + bias, (4,), jnp.float32),
         (lambda kernel, x: low_product(kernel, x).sum() + kernel.sum(), (4, 4), jnp.float32),
