@@ -32,9 +32,11 @@ test-full: lint $(VENV)/.browser
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist worksteal -m "" $(ARGS)
 	@$(MAKE) --no-print-directory test-accelerators fuzz
 
-# Without -n: a compiler uses all cores.
+# A compiler mostly uses one core. Tests of one place are a group, so that only one worker starts its compiler. Groups are
+# in the order of the files, which have the longest in the middle; by their sizes, a single long test would be the last.
 test-accelerators: $(VENV)-plan/.installed
-	$(VENV)-plan/bin/python -m pytest -m "" tests/accelerators/compiled
+	$(VENV)-plan/bin/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder -m "" \
+	  tests/accelerators/compiled
 
 # The readers of foreign bytes, with random ones. Where pip finds no atheris for this Python and system, it is left out.
 fuzz: $(VENV)/.installed-test

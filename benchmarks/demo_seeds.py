@@ -1,4 +1,4 @@
-"""Prints the demo's figures over several seeds as Markdown, for the README's tables.
+"""Prints the demo's figures over several seeds as Markdown, for the tables of RESULTS.md.
 
     for seed in 0 1 2; do jclip demo --seed $seed; done
     python benchmarks/demo_seeds.py runs/demo/results.json runs/demo/seed-1/results.json runs/demo/seed-2/results.json

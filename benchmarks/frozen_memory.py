@@ -4,10 +4,10 @@
     python -m benchmarks.frozen_memory --on a100:8           the whole step too, by the compiler of an A100
     python -m benchmarks.frozen_memory --on v5e:2x4 --models altclip/vit_l_14
 
-"before" has all frozen parameters on the devices in float32, as a CPU has them. "now" has what a step reads, as it
-reads it; the originals are in the host's memory. In bfloat16, with the parameters on every device. `--on` compiles
-every stage twice, with rematerialisation "dots" and 64 pairs a device, which takes minutes. It needs the compiler of
-the devices (the extra `plan-cuda` or `plan-tpu`), and not the devices.
+"frozen in float32" has all frozen parameters on the devices in float32, as a CPU has them. "now" has what a step
+reads, in the dtype in which it reads it; the originals are in the host's memory. The towers compute in bfloat16, and
+every device has all parameters. `--on` compiles every stage twice, with rematerialisation "dots" and 64 pairs a
+device, which takes minutes. It needs the compiler of the devices (the extra `plan-cuda` or `plan-tpu`) and no device.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="*", choices=MODELS, default=MODELS)
     options = parser.parse_args()
     what = f"step on {options.on.name}" if options.on else "state"
-    print(f"| stage | {what}, before | now | saved |\n|:---|---:|---:|---:|")
+    print(f"| stage | {what}, frozen in float32 | now | saved |\n|:---|---:|---:|---:|")
     process = CompilerProcess(options.on) if options.on else None
     try:
         for name in options.models:

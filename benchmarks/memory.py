@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory --remat dots    the table of RESULTS.md, some minutes: one compilation of each model
     python -m benchmarks.memory                 with "none" and "dots"
-    python -m benchmarks.memory --models RN50   one row of it
+    python -m benchmarks.memory --models RN50   one row
 
 It needs NVIDIA's compiler (the extra `plan-cuda`) and no GPU.
 
@@ -72,7 +72,7 @@ def main() -> None:
     parser.add_argument("--remat", nargs="*", choices=get_args(Remat), default=_MEASURED)
     options = parser.parse_args()
     ours = [f'jclip, "{remat}"' for remat in options.remat]
-    print("| model | pairs of a device | cn_clip | with flash attention |", " | ".join(ours), "| of flash attention |")
+    print("| model | pairs per device | cn_clip | with flash attention |", " | ".join(ours), "| of flash attention |")
     print("|:---|" + "---:|" * (len(ours) + 4))
     with CompilerProcess(_PLACE) as process:
         for row in (row for row in ROWS if row.model in options.models):

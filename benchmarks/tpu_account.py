@@ -1,6 +1,6 @@
 """jclip's account and estimate of compiled programs beside the analysis of the TPU's compiler; no program is run.
 
-    python -m benchmarks.roofline v5e:2x2            needs the extra plan-tpu; a minute
+    python -m benchmarks.tpu_account v5e:2x2         needs the extra plan-tpu; a minute
 
 The programs have no loops, because the compiler's `cost_analysis` counts the body of a loop once. Its "bytes accessed"
 include on-chip memory, and count both ends of a copy in the background twice. `in_all_memories` counts in the same way.
@@ -20,6 +20,10 @@ from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.roofline import estimate
 from jclip.accelerators.targets import parse_place
 
+COLUMNS = (
+    "FLOPs, of the compiler's", "bytes in all memories, of the compiler's", "share of them in main memory",
+    "roofline, ms", "`optimal_seconds`, ms", "cycles, ms",
+)  # fmt: skip
 _IN_BACKGROUND = ("copy-start", "copy-done", "slice-start", "slice-done")
 
 
@@ -84,12 +88,8 @@ def main() -> None:
     place = parse_place(sys.argv[1] if len(sys.argv) > 1 else "v5e:2x2")
     with CompilerProcess(place) as process:
         found = process.call(compiled)
-    columns = (
-        "FLOPs of the compiler's", "bytes of the compiler's", "share of bytes in main memory", "roofline, ms",
-        "optimal_seconds, ms", "cycles, ms",
-    )  # fmt: skip
-    print(f"| program on {place.target.title} |", " | ".join(columns), "|")
-    print(f"|---|{'---:|' * len(columns)}")
+    print(f"| {place.target.title} |", " | ".join(COLUMNS), "|")
+    print(f"|---|{'---:|' * len(COLUMNS)}")
     for name, (text, theirs) in found.items():
         ours = account(text)
         every = in_all_memories(text)

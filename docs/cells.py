@@ -1,4 +1,19 @@
-"""What is compiled for docs/devices.md: a cell is a stage of a recipe on one target with one rematerialisation."""
+"""Cells of docs/devices.md, and the steps that are compiled for each.
+
+A cell is a stage of a recipe on one target with one rematerialisation. The memory and the time of its step are lines in
+the number of pairs per device, so a few compiled batches give all others. As a compilation takes minutes, each cell has
+as few as possible:
+
+1. A cell of a leader (LEADERS) with "dots" first has a small batch (FIRST), then one that nearly fills the memory. What
+   a pair needs on other targets decides that batch, or a guess from the first step.
+2. Other cells have no small batch. What does not depend on the batch is the same with "layers" as with "dots", and on
+   all targets of a platform with the same mesh. So the value of their line at zero pairs is taken from such a cell
+   (`Cell._origin`), and one batch that nearly fills the memory is enough.
+3. If that batch does not fit, or needs much less memory than intended, another one follows (`following_batch`). It is
+   where the line through the others meets the memory.
+4. If the compiler refuses steps, only their memory is known. Smaller batches follow until two are accepted, or five
+   steps have been tried.
+"""
 
 import statistics
 import time
@@ -15,6 +30,7 @@ from jclip.configs.loading import load_config
 from jclip.console import Console
 from jclip.models.compute import Remat
 from jclip.stages import Stage
+from jclip.train.planning.remat import STEP_SHARE
 from jclip.units import format_duration
 
 RECIPES = (
@@ -42,11 +58,10 @@ MOST = 8192
 """Largest number of pairs per device for which steps are compiled."""
 
 _UNIT = 8  # pairs per device are multiples of it
-_FILLED = 0.85  # share of the memory from which on a compiled step confirms the largest batch
 # Share of the memory that the last step of a cell should need. The compilers of TPUs take up to 15 minutes for a step
 # that needs nearly all of it.
 _AIM = {"tpu": 0.75, "cuda": 0.93}
-_ENOUGH = {"tpu": 0.6, "cuda": _FILLED}  # share of the memory from which on no further step is compiled
+_ENOUGH = {"tpu": 0.6, "cuda": 0.85}  # share of the memory from which on no further step is compiled
 _GUESS = 90.0  # seconds of a compilation, while none is known
 
 
@@ -75,12 +90,16 @@ class Cell:
         known = [step for key, step in steps.items() if (key.recipe, key.stage) == (self.recipe, self.stage.name)]
         return "fsdp" if any(step.whole + step.gradients > self.target.memory for step in known) else "data"
 
+    def has(self, key: Key) -> bool:
+        """Returns True if a step is one of this cell, with any mesh and batch."""
+        return self.key(key.mesh, key.pairs) == key
+
     def key(self, mesh: str, pairs: int) -> Key:
         """Returns the key of a step."""
         return Key(self.recipe, self.stage.name, self.place.name, mesh, self.remat, pairs)
 
     def line(self, steps: Steps) -> Series | None:
-        """Returns the compiled steps, and the step with no pairs where the line of `_origin` begins."""
+        """Returns the compiled steps, and one with zero pairs if `_origin` has it."""
         found = self.compiled(steps)
         return found and found.with_origin(self._origin(steps))
 
@@ -89,7 +108,7 @@ class Cell:
         return series(steps, self.recipe, self.stage.name, self.target.name, self.mesh(steps), self.remat, DEVICES)
 
     def _origin(self, steps: Steps) -> Series | None:
-        """Returns steps whose part that does not depend on the batch is that of this cell; None if there are none."""
+        """Returns steps whose line has the same value as this cell's at zero pairs; None if there are none."""
         if self.remat == "layers":
             return replace(self, remat="dots").line(steps)
         earlier = takewhile(lambda name: name != program_of(self.target.name), LEADERS)
@@ -145,13 +164,12 @@ def cells(recipes: Sequence[str], targets: Sequence[str], remats: Sequence[Remat
 def following_batch(found: Series, bytes_per_pair: float = 0.0) -> int | None:
     """Returns the pairs per device of the next step to compile for a cell; None if it is complete.
 
-    The second step should nearly fill the memory. A third is where the line through the others meets it.
+    The second step should nearly fill the memory. A third is where the line through the others does.
 
     Args:
       bytes_per_pair: bytes that a pair needs, from other targets; 0 to guess them from the first step.
     """
-    first, memory = found.first, found.target.memory
-    known = dict(found.steps)
+    first, known = found.first, dict(found.steps)
     if len(known) == 1:
         fixed = first.state + first.gradients
         guess = max(first.needed - fixed, first.needed // 20) / found.steps[0][0]
@@ -162,10 +180,9 @@ def following_batch(found: Series, bytes_per_pair: float = 0.0) -> int | None:
     if len(known) > 2 and not found.accounted:  # others were refused
         pairs = rounded(found.largest(DEVICES) / 2)
         return pairs if pairs > 0 and pairs not in known and len(known) < 5 else None
-    if len(known) > 2 or _filled(found, _ENOUGH[found.target.platform]):
+    if len(known) > 2 or _filled(found):
         return None
-    share = min(_AIM[found.target.platform] / _FILLED, 1.0)
-    pairs = min(rounded(share * found.largest(DEVICES)), MOST)
+    pairs = min(rounded(_AIM[found.target.platform] / STEP_SHARE * found.largest(DEVICES)), MOST)
     return pairs if pairs > 0 and pairs not in known else None
 
 
@@ -175,14 +192,14 @@ def _filling(target: Target, fixed: float, bytes_per_pair: float) -> int:
 
 
 def confirmed(found: Series) -> int:
-    """Returns the largest batch that was compiled, fits, and nearly fills the memory; 0 if none does."""
-    return _filled(found, _FILLED)
+    """Returns the largest batch that was compiled and fits; 0 if none does."""
+    return max((pairs for pairs, step in found.steps if step.needed <= found.room), default=0)
 
 
-def _filled(found: Series, share: float) -> int:
-    """Returns the largest batch that was compiled, fits, and needs more than a share of the memory; 0 if none does."""
+def _filled(found: Series) -> bool:
+    """Returns True if the memory is filled as far as intended by a compiled step that the target can run."""
     memory = found.target.memory
-    return max((pairs for pairs, step in found.steps if share * memory < step.needed <= memory), default=0)
+    return any(_ENOUGH[found.target.platform] * memory < step.needed <= memory for _, step in found.steps)
 
 
 def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:

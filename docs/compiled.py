@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from docs.records import Records
 from jclip.accelerators.account import account
 from jclip.accelerators.compiler_process import CompilerProcess
-from jclip.accelerators.roofline import estimate
+from jclip.accelerators.roofline import estimate, sending_rate
 from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
 from jclip.configs.loading import load_config
 from jclip.models.compute import Remat
 from jclip.parallel.mesh import MeshShape
 from jclip.train.configuration import Run
 from jclip.train.planning.on_target import Assembled, assemble_stage
+from jclip.train.planning.remat import STEP_SHARE
 
 MESHES = {"data": MeshShape(), "fsdp": MeshShape(data=1, fsdp=-1)}
 """Meshes by name: parameters are replicated, or split over all devices."""
@@ -54,8 +55,8 @@ class Times(NamedTuple):
     cycles: float
 
     @property
-    def seconds(self) -> float:
-        """Seconds by the compiler's own count if it makes one, and by the roofline if not."""
+    def computing(self) -> float:
+        """Seconds of both: by the compiler's own count if it makes one, and by the roofline if not."""
         return self.cycles or self.products + self.traffic
 
 
@@ -65,8 +66,9 @@ class Step:
 
     Attributes:
       needed: bytes that the step needs, state included.
-      state: bytes of parameters and optimizer slots.
-      whole: bytes of parameters and optimizer slots, each counted once.
+      state: bytes of parameters and optimizer slots that it takes.
+      whole: bytes of all parameters and optimizer slots, each counted once. Frozen ones are in the host's memory in
+        float32; a step takes only what it reads, partly in bfloat16.
       gradients: bytes of all gradients.
       flops: FLOPs of its products; 0 if the compiler refuses it because it does not fit.
       times: estimated seconds of products, of memory traffic, and of both by the compiler's own count of cycles (0
@@ -172,7 +174,7 @@ class Line:
     def largest_within(self, value: float) -> int:
         """Returns the largest number of pairs per device whose value is at most `value`; 0 if there is none.
 
-        A line that does not rise has no end; a million pairs or more stand for it.
+        Returns at least a million for a line that does not rise.
 
         >>> Line(((8, 10.0), (16, 18.0))).largest_within(34.9)
         32
@@ -183,7 +185,7 @@ class Line:
         return pairs
 
 
-def _line(points: Iterable[tuple[int, float]]) -> Line:
+def _line_through(points: Iterable[tuple[int, float]]) -> Line:
     return Line(tuple((pairs, float(value)) for pairs, value in points))
 
 
@@ -202,11 +204,13 @@ class Series:
     Attributes:
       target: target whose rates are used.
       steps: (pairs per device, step), ascending; at least one.
+      mesh: a name of MESHES.
     """
 
     target: Target
     devices: int
     steps: tuple[tuple[int, Step], ...]
+    mesh: str = "data"
 
     @property
     def first(self) -> Step:
@@ -214,43 +218,59 @@ class Series:
         return self.steps[0][1]
 
     def state(self, devices: int) -> float:
-        """Returns the bytes of parameters and optimizer slots of one of `devices` devices.
+        """Returns the bytes of parameters and optimizer slots that a step takes on one of `devices` devices.
 
-        Of the state that is split, each device has an equal part; the rest is replicated.
+        With "fsdp", norms and biases are replicated, and each device has an equal part of the rest.
         """
-        split = (self.first.whole - self.first.state) * self.devices / max(self.devices - 1, 1)
-        return self.first.whole - split + split / devices
+        if self.mesh == "data":
+            return self.first.state
+        taken = min(self.first.whole, self.devices * self.first.state)
+        replicated = (self.first.state - taken / self.devices) * self.devices / (self.devices - 1)
+        return replicated + (taken - replicated) / devices
 
     def needed(self, pairs: float, devices: int) -> float:
         """Returns the bytes that a step needs on one of `devices` devices."""
         return self._needed(devices).at(pairs)
 
+    @property
+    def room(self) -> float:
+        """Bytes that a step may need with `remat="auto"`, which leaves a part of the memory to the rest of a run."""
+        return STEP_SHARE * self.target.memory
+
+    def fits(self, pairs: float, devices: int) -> bool:
+        """Returns True if a step needs no more than `room` on one of `devices` devices."""
+        return self.needed(pairs, devices) <= self.room
+
     def largest(self, devices: int) -> int:
         """Returns the largest number of pairs per device that fits."""
-        return self._needed(devices).largest_within(self.target.memory)
+        return self._needed(devices).largest_within(self.room)
 
     def _needed(self, devices: int) -> Line:
+        """Returns the bytes of a step on one of `devices` devices. With "fsdp" the gradients are split as well."""
         more = self.state(devices) - self.first.state
-        return _line((pairs, step.needed + more) for pairs, step in self.steps)
+        if self.mesh == "fsdp":
+            more += self.first.gradients / devices - self.first.gradients / self.devices
+        return _line_through((pairs, step.needed + more) for pairs, step in self.steps)
 
     def flops(self, pairs: float) -> float:
         """Returns the FLOPs of a step on one device."""
-        return _line((known, step.flops) for known, step in self._accounted).at(pairs)
+        return _line_through((known, step.flops) for known, step in self._accounted).at(pairs)
 
     def times(self, pairs: float) -> Times:
         """Returns the estimated seconds without communication."""
         times = [(known, step.times[self.target.name]) for known, step in self._accounted]
-        return Times(*(_line((known, each[part]) for known, each in times).at(pairs) for part in range(3)))
+        return Times(*(_line_through((known, each[part]) for known, each in times).at(pairs) for part in range(3)))
 
     def computing(self, pairs: float) -> float:
         """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
-        return self.times(pairs).seconds
+        return self.times(pairs).computing
 
     @property
     def sent(self) -> dict[str, Line]:
         """Bytes that a device sends, by kind of collective."""
         kinds = dict.fromkeys(kind for _, step in self._accounted for kind in step.sent)
-        return {kind: _line((pairs, step.sent.get(kind, 0)) for pairs, step in self._accounted) for kind in kinds}
+        steps = self._accounted
+        return {kind: _line_through((pairs, step.sent.get(kind, 0)) for pairs, step in steps) for kind in kinds}
 
     def links(self, pairs: float, devices: int) -> float:
         """Returns the estimated seconds of communication.
@@ -273,8 +293,8 @@ class Series:
     def with_origin(self, other: "Series | None") -> "Series":
         """Returns these steps and one with no pairs, where the line through another series' steps begins.
 
-        Parameters, gradients and the optimizer need as much whatever is recomputed, and on another target of the same
-        kind. The time that they take is that of memory traffic. So one batch more makes a line.
+        Parameters, gradients and the optimizer need as much memory whatever is recomputed, and on another target of the
+        same platform. They take the time of their memory traffic: half as long with twice the bandwidth.
         """
         if other is None or not other.accounted or 0 in dict(self.steps):
             return self
@@ -298,11 +318,9 @@ class Series:
         return [(pairs, step) for pairs, step in self.steps if step.flops]
 
     def rate(self, kind: str, devices: int) -> float:
-        """Returns the B/s that a device sends in a kind of collective, as in `jclip.accelerators.roofline`."""
-        if self.target.platform == "tpu" or devices <= self.target.host_devices:
-            return self.target.link
-        sharing = 1 if kind in ("collective-permute", "all-to-all") else self.target.host_devices
-        return min(self.target.link, sharing * self.target.network)
+        """Returns the B/s at which a device sends in a kind of collective of all devices."""
+        each_host = self.target.host_devices
+        return sending_rate(self.target, kind, several_hosts=devices > each_host, together=each_host)
 
 
 def series(
@@ -317,4 +335,4 @@ def series(
         and (place := parse_place(key.place)).target.name == program
         and place.devices == devices
     ]
-    return Series(TARGETS[target], devices, tuple(found)) if found else None
+    return Series(TARGETS[target], devices, tuple(found), mesh) if found else None

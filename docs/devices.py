@@ -19,10 +19,10 @@ from typing import get_args
 
 from docs import published
 from docs.cells import DEVICES, FIRST, LAYERS, RECIPES, REMATS, SHOWN, Cell, cells, compile_all, confirmed, rounded
-from docs.compiled import RECORDS, Series, Steps, program_of
+from docs.compiled import RECORDS, Series, Steps, program_of, series
 from docs.tables import gib, rewritten, table
 from jclip.accelerators.shapes import named
-from jclip.accelerators.targets import TARGETS, Place, Target
+from jclip.accelerators.targets import TARGETS, Place, Target, parse_place
 from jclip.configs.loading import load_config
 from jclip.console import Console
 from jclip.errors import JclipError
@@ -48,11 +48,7 @@ def places(target: Target, batch: int) -> Iterator[Place]:
 
 def smallest(found: Series, batch: int) -> Place | None:
     """Returns the smallest place that takes a batch; None if there is none."""
-    fitting = (
-        place
-        for place in places(found.target, batch)
-        if found.needed(batch / place.devices, place.devices) <= found.target.memory
-    )
+    fitting = (place for place in places(found.target, batch) if found.fits(batch / place.devices, place.devices))
     return next(fitting, None)
 
 
@@ -100,10 +96,12 @@ def _row(kept: Sequence[tuple[Cell, Series]], steps: Steps) -> list[str]:
 
 
 def _largest(found: Series) -> str:
-    if pairs := confirmed(found):
-        return f"{pairs:,}"
-    pairs = rounded(found.largest(DEVICES))
-    return f"~{pairs:,}" if pairs else "none"
+    """Returns the largest batch that fits, compiled or on the line; after "~" if none near it is compiled."""
+    pairs = max(rounded(found.largest(DEVICES)), confirmed(found))
+    if not pairs:
+        return "none"
+    near = any(max(pairs, known) < _APART * min(pairs, known) for known, _ in found.steps)
+    return f"{pairs:,}" if near else f"~{pairs:,}"
 
 
 def excerpt(steps: Steps) -> str:
@@ -131,21 +129,40 @@ def _count(found: Series | None, batch: int) -> str:
 
 def deviation(steps: Steps) -> str:
     """Returns a sentence with the distance of compiled steps from the line through a smaller and a larger batch."""
-    errors = [
-        abs(replace(found, steps=(low, high)).needed(middle[0], DEVICES) / middle[1].needed - 1)
+    errors = {
+        f"{cell.recipe} ({cell.stage.name}) on {cell.target.name} with {middle[0]:,} pairs": abs(
+            replace(found, steps=(low, high)).needed(middle[0], DEVICES) / middle[1].needed - 1
+        )
         for cell in cells(RECIPES, [name for name in SHOWN if program_of(name) == name])
         if (found := cell.compiled(steps))
         for low, middle, high in zip(found.steps, found.steps[1:], found.steps[2:], strict=False)
         if _APART * low[0] <= middle[0] <= high[0] / _APART
-    ]
+    }
     if not errors:
         return ""
     have, their = ("has", "Its") if len(errors) == 1 else ("have", "Their")
+    farthest = max(errors, key=errors.__getitem__)
     return (
         f"{len(errors)} of the compiled batches {have} a smaller and a larger one at least {_APART - 1:.0%} away. "
-        f"{their} memory is on the line through those two to within {max(errors):.1%} (median "
-        f"{statistics.median(errors):.1%}).\n"
+        f"{their} memory is on the line through those two to within {errors[farthest]:.1%} (median "
+        f"{statistics.median(errors.values()):.1%}). Farthest from it is {farthest}.\n"
     )
+
+
+def split_deviation(steps: Steps) -> str:
+    """Returns a sentence about steps with split parameters on more than DEVICES, beside their estimate."""
+    ratios = []
+    for key, step in steps.items():
+        place = parse_place(key.place)
+        if key.mesh != "fsdp" or place.devices <= DEVICES:
+            continue
+        found = series(steps, key.recipe, key.stage, place.target.name, key.mesh, key.remat, DEVICES)
+        if found and len(found.steps) > 1:
+            ratios.append(step.needed / found.needed(key.pairs, place.devices) - 1)
+    if not ratios:
+        return ""
+    span = " to ".join(dict.fromkeys(f"{ratio:+.0%}" for ratio in (min(ratios), max(ratios))))
+    return f"The memory of such steps, compiled for more than {DEVICES} devices, differs from this by {span}.\n"
 
 
 def measured(steps: Steps) -> str:
@@ -163,6 +180,7 @@ def tables(steps: Steps) -> dict[str, str]:
     """Returns the generated parts of docs/devices.md by name."""
     return {name: target_table(name, steps) for name in SHOWN} | {
         "deviation": deviation(steps),
+        "split": split_deviation(steps),
         "measured": measured(steps),
     }
 
@@ -187,9 +205,8 @@ def main() -> None:
     if not options.draw:
         wanted = cells(options.recipes, options.targets, options.remat)
         if options.again:
-            again = {cell.key("", 0) for cell in wanted}
             steps = RECORDS.change(
-                lambda known: {key: known[key] for key in known if replace(key, mesh="", pairs=0) not in again}
+                lambda known: {key: step for key, step in known.items() if not any(cell.has(key) for cell in wanted)}
             )
         try:
             compile_all(wanted, steps, console)

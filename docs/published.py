@@ -8,7 +8,6 @@ from docs.compiled import Series, Steps
 from docs.tables import gib, table
 from jclip.accelerators.targets import TARGETS
 from jclip.configs.loading import load_config
-from jclip.units import format_duration
 
 IMAGES = {224: 828, 500: 415, 640: 307}
 """Images/s that two worker processes decode and augment, by longer side in pixels: benchmarks/RESULTS.md."""
@@ -59,7 +58,7 @@ def input_table(steps: Steps) -> str:
     rows = []
     for target in TARGETS.values():
         for recipe, index in FED:
-            found = _line(steps, recipe, index, target.name)
+            found = _known(steps, recipe, index, target.name)
             if found is None or (pairs := found.largest(DEVICES)) < 1:
                 continue
             device = pairs / found.seconds(pairs, DEVICES)
@@ -79,9 +78,9 @@ def published_table(steps: Steps) -> str:
         count = stage.budget.in_steps(stage.batch_size, 0)
         rate = pairs * count / (run.days * 86_400)
         cells = ["-"] * 4
-        if found := _line(steps, run.recipe, run.stage, run.target):
+        if found := _known(steps, run.recipe, run.stage, run.target):
             reached = rate * found.flops(pairs) / pairs
-            days = _seconds(found, pairs, run.devices) * count / 86_400
+            days = _days(run, found)
             needed = gib(found.needed(pairs, run.devices))
             cells = [f"{reached / 1e12:,.1f}", needed, f"{days:,.2g}", f"{run.days / days:,.1f}"]
         name = f"{run.recipe} {run.stage + 1}"
@@ -91,6 +90,30 @@ def published_table(steps: Steps) -> str:
         "GiB, here", "days, estimated", "ratio",
     )  # fmt: skip
     return table(head, rows)
+
+
+def conclusion(steps: Steps) -> str:
+    """Returns a sentence with the memory that the published runs' steps leave, and the range of the ratios."""
+    spare, ratios = [], []
+    for run in RUNS:
+        if found := _known(steps, run.recipe, run.stage, run.target):
+            stage = load_config(run.recipe).stages[run.stage]
+            pairs = stage.batch_size / run.devices
+            spare.append(found.target.memory - found.needed(pairs, run.devices))
+            ratios.append(run.days / _days(run, found))
+    if not ratios:
+        return ""
+    return (
+        f"{len(ratios)} of the {len(RUNS)} stages have an estimate. Their steps leave {gib(min(spare))} GiB or more of "
+        f"a device's memory, and the published times are {min(ratios):.1f} to {max(ratios):.1f} times the estimates.\n"
+    )
+
+
+def _days(run: Published, found: Series) -> float:
+    """Returns the estimated days of a stage."""
+    stage = load_config(run.recipe).stages[run.stage]
+    seconds = _seconds(found, stage.batch_size / run.devices, run.devices)
+    return seconds * stage.budget.in_steps(stage.batch_size, 0) / 86_400
 
 
 def _seconds(found: Series, pairs: float, devices: int) -> float:
@@ -119,8 +142,8 @@ class FlashRow:
 
 def flash_rows(steps: Steps) -> list[FlashRow]:
     """Returns the rows of cn_clip's table whose steps have been compiled."""
-    lines = [(row, _line(steps, f"chinese_clip/{row.recipe}", -1, "a100")) for row in ROWS]
-    return [FlashRow(row, line.seconds(row.pairs, 8)) for row, line in lines if line]
+    rows = [(row, _known(steps, f"chinese_clip/{row.recipe}", -1, "a100")) for row in ROWS]
+    return [FlashRow(row, found.seconds(row.pairs, 8)) for row, found in rows if found]
 
 
 def flash_table(steps: Steps) -> str:
@@ -130,12 +153,12 @@ def flash_table(steps: Steps) -> str:
         measured = f"{each.row.plain_seconds}", f"{each.row.flash_seconds}"
         ratios = ", ".join(f"{ratio:.1f}" for ratio in each.ratios)
         name, pairs = f"chinese_clip/{each.row.recipe}", f"{each.row.pairs:,}"
-        rows.append((name, pairs, *measured, format_duration(each.seconds), ratios))
-    head = ("recipe", "pairs a device", "cn_clip, s", "with flash attention, s", "estimate", "ratios")
+        rows.append((name, pairs, *measured, f"{each.seconds:.2f}", ratios))
+    head = ("recipe", "pairs a device", "cn_clip, s", "with flash attention, s", "estimate, s", "ratios")
     return table(head, rows)
 
 
-def _line(steps: Steps, recipe: str, index: int, target: str) -> Series | None:
+def _known(steps: Steps, recipe: str, index: int, target: str) -> Series | None:
     """Returns the steps of a stage, with the rematerialisation "dots"; None if estimates for them are not possible."""
     found = Cell(recipe, load_config(recipe).stages[index], TARGETS[target], "dots").line(steps)
     return found if found and found.accounted else None

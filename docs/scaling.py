@@ -18,14 +18,14 @@ from docs.compiled import Key, Series, Steps, compile_step
 from docs.losses import BATCH, FORMS, PER_DEVICE, Costs, compile_loss
 from docs.records import Records, unless_refused
 from docs.scaling_model import Scaled, fitted
-from docs.tables import gib, rewritten, table
+from docs.tables import gib, milliseconds, rewritten, table
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.console import Console
 from jclip.errors import JclipError
 from jclip.losses.contrastive import Impl
 from jclip.models.compute import Remat
-from jclip.units import format_duration, format_size
+from jclip.units import format_size
 
 FILE = Path(__file__).with_suffix(".md")
 RECIPE, STAGE = "chinese_clip/vit_b_16", "everything"
@@ -36,8 +36,8 @@ SERIES = (
 )  # fmt: skip
 """Places, meshes and pairs per device of the steps to which the model is fitted."""
 CHECKS = (
-    ("v5e:8x8", "data", 64), ("v5e:16x16", "data", 64), ("v5e:16x16", "fsdp", 64),
-    ("h100:8x8", "data", 128), ("h100:8x8", "fsdp", 128),
+    ("v5e:8x8", "data", 64), ("v5e:16x16", "data", 64), ("v5e:8x8", "fsdp", 64), ("v5e:16x16", "fsdp", 64),
+    ("h100:8x8", "data", 128), ("h100:32x8", "data", 128), ("h100:8x8", "fsdp", 128), ("h100:32x8", "fsdp", 128),
 )  # fmt: skip
 """Larger places, meshes and pairs per device of the steps with which the model is compared."""
 SIZES = (1, 8, 64, 256, 1024)
@@ -129,21 +129,52 @@ def fit_table(costs: Costs) -> str:
 
 
 def check_table(steps: Steps, costs: Costs) -> str:
-    """Returns the steps on larger places, as compiled and as the model has them."""
+    """Returns the steps on larger places, as compiled ("-" if they are not) and as the model has them."""
     rows = []
     for name, mesh, pairs in CHECKS:
         step, place = steps.get(Key(RECIPE, STAGE, name, mesh, REMAT, pairs)), parse_place(name)
         model = scaled(steps, costs, place.target.name, mesh)
-        if step is None or model is None or not step.flops:
+        if model is None:
             continue
-        one = Series(place.target, place.devices, ((pairs, step),))
-        linked = one.links(pairs, place.devices)
-        needed = model.needed("ring", pairs, place.devices)
-        cells = (gib(step.needed), gib(needed), f"{needed / step.needed - 1:+.1%}")
-        guess = model.links("ring", pairs, place.devices)
-        rows.append((name, mesh, f"{pairs}", *cells, format_duration(linked), format_duration(guess)))
-    head = ("place", "mesh", "pairs a device", "GiB, compiled", "model", "", "links, compiled", "model")
+        devices = place.devices
+        needed, computing = model.needed("ring", pairs, devices), model.computing("ring", pairs, devices)
+        links = milliseconds(model.links("ring", pairs, devices))
+        cells = ["-", gib(needed), "", "-", milliseconds(computing), "", "-", links]
+        if step is not None and step.flops:
+            one = Series(place.target, devices, ((pairs, step),))
+            known = one.computing(pairs)
+            cells = [
+                *(gib(step.needed), gib(needed), f"{needed / step.needed - 1:+.1%}"),
+                *(milliseconds(known), milliseconds(computing), f"{computing / known - 1:+.1%}"),
+                *(milliseconds(one.links(pairs, devices)), links),
+            ]
+        rows.append((name, mesh, f"{pairs}", *cells))
+    head = (
+        "place", "mesh", "pairs a device", "GiB, compiled", "model", "", "computing, ms, compiled", "model", "",
+        "links, ms, compiled", "model",
+    )  # fmt: skip
     return table(head, rows)
+
+
+def extent(steps: Steps) -> str:
+    """Returns a sentence with the largest places for which steps are compiled."""
+    keys = [key for key, step in steps.items() if (key.recipe, key.stage) == (RECIPE, STAGE) and step.flops]
+    found = [parse_place(key.place) for key in keys]
+    most = {each.target.name: each.devices for each in sorted(found, key=lambda place: place.devices)}
+    words = " and ".join(f"{most[target]:,} {target}" for target in TARGETS_SHOWN if target in most)
+    return f"Whole steps are compiled for up to {words}. Figures of steps on more devices are those of the model.\n"
+
+
+def batches(steps: Steps) -> str:
+    """Returns a sentence with the batches to which the lines of the model are fitted."""
+    parts = []
+    for target in TARGETS_SHOWN:
+        for mesh in compiled.MESHES:
+            found = compiled.series(steps, RECIPE, STAGE, target, mesh, REMAT)
+            if found and found.accounted:
+                *most, last = [f"{pairs:,}" for pairs, _ in found.steps]
+                parts.append(f'{", ".join(most)} and {last} for {target} with "{mesh}"')
+    return f"Pairs per device of these batches: {'; '.join(parts)}.\n"
 
 
 def scaled(steps: Steps, costs: Costs, target: str, mesh: str) -> Scaled | None:
@@ -153,33 +184,37 @@ def scaled(steps: Steps, costs: Costs, target: str, mesh: str) -> Scaled | None:
     forms = {form: model for form in FORMS if (model := fitted(costs, form, platform)) is not None}
     if found is None or not found.accounted or len(found.steps) < 2 or len(forms) < len(FORMS):
         return None
-    return Scaled(found, forms)
+    if mesh == "data":
+        return Scaled(found, forms)
+    replicated = compiled.series(steps, RECIPE, STAGE, target, "data", REMAT)
+    return Scaled(found, forms, replicated) if replicated and replicated.accounted else None
 
 
 def growth_table(steps: Steps, costs: Costs, *, fixed: bool) -> str:
     """Returns memory and time of a device on 1 to 1,024 devices, for each mesh and form."""
     rows = []
     for target in TARGETS_SHOWN:
-        for mesh in ("data", "fsdp"):
+        for mesh in compiled.MESHES:
             model = scaled(steps, costs, target, mesh)
-            if model is None:
-                continue
-            for form in FORMS:
-                rows.append((target, mesh, form, *(_cell(model, form, devices, fixed) for devices in SIZES)))
+            for form in FORMS if model else ():
+                assert model is not None
+                cells = [_cell(model, form, devices, fixed) for devices in SIZES]
+                # On one device all meshes are the same program, which "data" describes.
+                rows.append((target, mesh, form, *(cells if mesh == "data" else ("", *cells[1:]))))
     head = ("target", "mesh", "form", *(f"{devices:,}" for devices in SIZES))
     return table(head, rows)
 
 
 def _cell(model: Scaled, form: Impl, devices: int, fixed: bool) -> str:
-    """Returns "GiB, step, share of the step that is computation" of a device; "-" if the target is not so large."""
+    """Returns "GiB, ms, share of the step that is computation" of a device; "-" if the target is not so large."""
     pairs = PER_DEVICE if fixed else BATCH // devices
     if not model.possible(devices):
         return "-"
     needed = model.needed(form, pairs, devices)
-    if needed > model.series.target.memory:
+    if not model.fits(form, pairs, devices):
         return f"{gib(needed)}, too much"
     total = model.seconds(form, pairs, devices)
-    return f"{gib(needed)}, {format_duration(total)}, {model.computing(form, pairs, devices) / total:.0%}"
+    return f"{gib(needed)}, {milliseconds(total)}, {model.computing(form, pairs, devices) / total:.0%}"
 
 
 def limits_table(steps: Steps, costs: Costs) -> str:
@@ -202,11 +237,11 @@ def _counts(model: Scaled) -> list[int]:
 def _limit(model: Scaled, form: Impl, pairs: int) -> str:
     """Returns the limits of a form: devices on which it needs too much memory, or a tenth of the step's time."""
     alone = model.series.computing(pairs)
-    if model.series.needed(pairs, 8) > model.series.target.memory:
+    if not model.series.fits(pairs, model.series.devices):
         return "the step does not fit"
 
     def memory(devices: int) -> bool:
-        return model.needed(form, pairs, devices) > model.series.target.memory
+        return not model.fits(form, pairs, devices)
 
     def time(devices: int) -> bool:
         spent = model.seconds(form, pairs, devices) - model.series.links(0, devices)
@@ -223,12 +258,15 @@ def tables(steps: Steps, costs: Costs) -> dict[str, str]:
         "losses-batch": loss_table(costs, fixed=False),
         "forms": form_table(costs),
         "fit": fit_table(costs),
+        "extent": extent(steps),
+        "batches": batches(steps),
         "check": check_table(steps, costs),
         "growth-fixed": growth_table(steps, costs, fixed=True),
         "growth-batch": growth_table(steps, costs, fixed=False),
         "limits": limits_table(steps, costs),
         "input": published.input_table(steps),
         "published": published.published_table(steps),
+        "conclusion": published.conclusion(steps),
         "flash": published.flash_table(steps),
     }
 

@@ -14,6 +14,8 @@ from jclip.losses.contrastive import Impl
 LATENCY = 10e-6
 """Seconds of latency of a collective: an assumption, because vendors do not publish it."""
 
+_UPDATE = 7  # AdamW reads the parameters, their gradients and two slots, and writes all but the gradients
+
 
 @dataclass(frozen=True)
 class LossModel:
@@ -78,13 +80,18 @@ def fitted(costs: Costs, form: Impl, platform: str) -> LossModel | None:
 class Scaled:
     """Memory and time of a stage's step on any number of devices of a target.
 
+    With "fsdp", compilers write other programs for more than eight devices than for eight. Those are as with "data",
+    but the state, gradients and the work of the optimizer are divided among the devices.
+
     Attributes:
       series: compiled steps, with the loss in the form "ring".
       forms: models of all forms.
+      replicated: if `series` has the mesh "fsdp", the steps with "data"; otherwise None.
     """
 
     series: Series
     forms: Mapping[Impl, LossModel]
+    replicated: Series | None = None
 
     def possible(self, devices: int) -> bool:
         """Returns True if the target can be had with exactly this number of devices."""
@@ -98,15 +105,34 @@ class Scaled:
         """
         compiled = self.forms["ring"].needed(pairs, self.series.devices)
         more = self.forms[form].needed(pairs, devices) - compiled
-        return self.series.needed(pairs, devices) + max(more, 0.0)
+        return self._step(pairs, devices) + max(more, 0.0)
+
+    def fits(self, form: Impl, pairs: int, devices: int) -> bool:
+        """Returns True if a device needs no more memory than a run leaves to a step."""
+        return self.needed(form, pairs, devices) <= self.series.room
+
+    def _step(self, pairs: int, devices: int) -> float:
+        """Returns the bytes that a device needs with the loss of the compiled steps."""
+        if self.replicated is None or devices <= self.series.devices:
+            return self.series.needed(pairs, devices)
+        # What does not depend on the batch: the state, and the gradients that exist at the step's peak.
+        divided = self.replicated.needed(0, devices)
+        return self.replicated.needed(pairs, devices) - divided + divided / devices
+
+    def _computing(self, pairs: int, devices: int) -> float:
+        """Returns the seconds without communication with the loss of the compiled steps."""
+        if self.replicated is None or devices <= self.series.devices:
+            return self.series.computing(pairs)
+        update = _UPDATE * self.series.first.gradients / self.series.target.bandwidth
+        return self.replicated.computing(pairs) - update + update / devices
 
     def computing(self, form: Impl, pairs: int, devices: int) -> float:
         """Returns the seconds without communication, with the loss's products at the rate of full precision."""
-        target, times = self.series.target, self.series.times(pairs)
+        target, cycles = self.series.target, self.series.times(pairs).cycles
         # Subtracts the loss of the compiled steps: cycles know the rate of full precision, and the roofline does not.
-        compiled = products(pairs, self.series.devices) / (precise_peak(target) if times.cycles else target.peak)
+        compiled = products(pairs, self.series.devices) / (precise_peak(target) if cycles else target.peak)
         share = 0.75 if form == "dense" else 1.0  # it keeps the logits for the backward pass
-        return times.seconds - compiled + share * products(pairs, devices) / precise_peak(target)
+        return self._computing(pairs, devices) - compiled + share * products(pairs, devices) / precise_peak(target)
 
     def links(self, form: Impl, pairs: int, devices: int) -> float:
         """Returns the seconds of communication without latencies: gradients, parameters, and the loss."""

@@ -24,6 +24,15 @@ def rewritten(text: str, parts: Mapping[str, str]) -> str:
     )
 
 
+def milliseconds(seconds: float) -> str:
+    """Formats a duration in milliseconds, without the unit.
+
+    >>> milliseconds(0.0042), milliseconds(0.3168), milliseconds(1.25)
+    ('4.2', '317', '1,250')
+    """
+    return f"{1e3 * seconds:,.1f}" if seconds < 0.01 else f"{1e3 * seconds:,.0f}"
+
+
 def gib(count: float) -> str:
     """Formats bytes in GiB.
 

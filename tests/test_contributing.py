@@ -114,6 +114,7 @@ def test_a_format(outline, tmp_path):
 
 
 DOCUMENTS = ["README.md", "README_zh.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md", "docs/parity.md"]
+DOCUMENTS += ["benchmarks/RESULTS.md"]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)

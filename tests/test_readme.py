@@ -66,7 +66,7 @@ def test_both_languages_give_the_same_commands_in_the_same_order():
     assert len(re.findall(r"^## ", ENGLISH, re.MULTILINE)) == len(re.findall(r"^## ", CHINESE, re.MULTILINE))
     figures = [re.findall(r"^\|.*?\d\.\d.*\|$", text, re.MULTILINE) for text in (ENGLISH, CHINESE)]
     numbers = [[re.findall(r"\d+\.\d", row) for row in rows] for rows in figures]
-    assert numbers[0] == numbers[1] and len(numbers[0]) > 20
+    assert numbers[0] == numbers[1] and len(numbers[0]) > 5
 
 
 def test_every_command_is_known():
@@ -116,7 +116,7 @@ def test_public_names_exist():
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE], ids=["English", "Chinese"])
 def test_recipes_and_examples_exist(text):
-    programs = re.findall(r"^\| `(\w+\.py)`", text, re.MULTILINE)
+    programs = re.findall(r"`(\w+\.py)`", text)
     assert sorted(programs) == sorted(file.name for file in (ROOT / "examples").glob("*.py"))
     for recipe in re.findall(r"`((?:altclip|chinese_clip)/\w+)`", text):
         assert (ROOT / "configs" / f"{recipe}.py").exists()

@@ -13,7 +13,7 @@ from docs import compiled, losses, published, scaling
 from docs.compiled import Series, Step, Times
 from docs.losses import Cost, Key
 from docs.scaling_model import Scaled, fitted
-from docs.tables import rewritten
+from docs.tables import milliseconds, rewritten
 from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.configs.loading import load_config
@@ -108,14 +108,89 @@ def test_limits_are_the_devices_from_which_a_form_does_not_fit(costs):
     found = steps((16, 4), (32, 6))
     large = replace(found.target, arrangement=TARGETS["v5p"].arrangement)
     model = Scaled(replace(found, target=large), forms)
-    # 9.75 GiB are left. Dense needs 4 x (2 x 32 + 3 x 512) bytes a text, so 1.6 million: not with 524,288.
+    # 9 GiB are left. Dense needs 4 x (2 x 32 + 3 x 512) bytes a text, so 1.5 million: not with 524,288.
     assert scaling._limit(model, "dense", 32) == "- / -"
-    # 100 pairs: 14.5 GiB; 1.25 are left, for 4 x (2 x 100 + 3 x 512) bytes a text: 193,000 texts, not 204,800.
-    assert scaling._limit(model, "dense", 100).startswith("2,048 / ")
+    # 100 pairs: 14.5 GiB; 0.46 are left, for 4 x (2 x 100 + 3 x 512) bytes a text: 71,500 texts, not 102,400.
+    assert scaling._limit(model, "dense", 100).startswith("1,024 / ")
     assert scaling._limit(model, "dense", 200) == "the step does not fit"
     # A v5e has no slice of 2,048 chips.
     assert scaling._limit(Scaled(found, forms), "dense", 100).startswith("- / ")
     assert scaling._counts(Scaled(found, forms)) == [8, 16, 32, 64, 128, 256]
+
+
+def test_split_parameters_beyond_eight_devices_are_divided_data(costs):
+    forms = {form: fitted(costs, form, "tpu") for form in losses.FORMS}
+    replicated = steps((16, 4), (32, 6))  # 2 GiB without pairs
+    split = replace(steps((16, 3), (32, 7)), mesh="fsdp")
+    model = Scaled(split, forms, replicated)
+    assert model.needed("ring", 32, 8) == 7 * 2**30
+    assert model.needed("ring", 32, 64) == pytest.approx((4 + 2 / 64) * 2**30)
+    # The optimizer's traffic for 1 GiB of gradients is 7 GiB.
+    whole = Scaled(replicated, forms).computing("ring", 32, 64)
+    saved = 7 * 2**30 * (1 - 1 / 64) / replicated.target.bandwidth
+    assert model.computing("ring", 32, 64) == pytest.approx(whole - saved)
+    assert model.computing("ring", 32, 8) == pytest.approx(Scaled(split, forms).computing("ring", 32, 8))
+
+
+def test_the_model_is_near_the_compiled_steps():
+    known, costs = compiled.RECORDS.read(), losses.RECORDS.read()
+    checked = 0
+    for name, mesh, pairs in scaling.CHECKS:
+        place = parse_place(name)
+        key = compiled.Key(scaling.RECIPE, scaling.STAGE, name, mesh, scaling.REMAT, pairs)
+        model = scaling.scaled(known, costs, place.target.name, mesh)
+        if model is None or not (step := known.get(key)):
+            continue
+        checked += 1
+        assert model.needed("ring", pairs, place.devices) == pytest.approx(step.needed, rel=0.03), key
+        compiled_time = step.times[place.target.name].computing
+        assert model.computing("ring", pairs, place.devices) == pytest.approx(compiled_time, rel=0.05), key
+    assert checked >= 5  # of those that are compiled
+
+
+def test_the_page_says_how_far_steps_are_compiled():
+    key = compiled.Key(scaling.RECIPE, scaling.STAGE, "v5e:2x4", "data", scaling.REMAT, 16)
+    known = {key: STEP, replace(key, place="v5e:8x8"): STEP, replace(key, place="v5e:16x16"): replace(STEP, flops=0)}
+    assert scaling.extent(known).startswith("Whole steps are compiled for up to 64 v5e.")
+    costs = losses.RECORDS.read()
+    on_more = [place for place, *_ in scaling.CHECKS]
+    few = {key: step for key, step in compiled.RECORDS.read().items() if key.place not in on_more}
+    assert scaling.check_table(few, costs).count("| - |") == 3 * len(scaling.CHECKS)
+
+
+def test_one_device_has_the_same_program_on_both_meshes():
+    found = scaling.growth_table(compiled.RECORDS.read(), losses.RECORDS.read(), fixed=True)
+    cells = [[cell.strip() for cell in line.split("|")] for line in found.splitlines()[2:]]
+    assert {mesh: bool(one) for _, _, mesh, _, one, *_ in cells} == {"data": True, "fsdp": False}
+
+
+def test_the_page_is_right_about_split_parameters_on_eight_devices():
+    text, known = scaling.FILE.read_text(encoding="utf-8"), compiled.RECORDS.read()
+
+    def step(place: str, mesh: str, pairs: int) -> Step:
+        return known[compiled.Key(scaling.RECIPE, scaling.STAGE, place, mesh, scaling.REMAT, pairs)]
+
+    def of_a_pair(place: str, mesh: str, many: int) -> str:
+        return f"{(step(place, mesh, many).needed - step(place, mesh, 16).needed) / (many - 16) / 2**20:.0f}"
+
+    split, whole = (milliseconds(step("v5e:2x4", mesh, 64).times["v5e"].computing) for mesh in ("fsdp", "data"))
+    assert f"computing takes {split} ms for 64 pairs, and {whole} ms with" in text
+    v5e, h100 = ([of_a_pair(place, mesh, many) for mesh in ("fsdp", "data")] for place, many in LARGER)
+    assert f"{v5e[0]} MiB instead of {v5e[1]} on v5e, and {h100[0]} instead of {h100[1]} on H100" in text
+
+
+LARGER = (("v5e:2x4", 64), ("h100:8", 128))
+
+
+def test_the_page_is_right_about_tensor():
+    """States of 12 layers in bfloat16: 197 patches and 52 tokens of width 768, in rings of 8 devices."""
+    few, many = (
+        12 * (image * 197 + text * 52) * 768 * 2 * 2 * 7 / 8 for image, text in ((2 + 2, 2 + 3), (2 + 3, 2 + 2))
+    )
+    text = scaling.FILE.read_text(encoding="utf-8")
+    assert f"each would send {few / 1e6:.0f} to {many / 1e6:.0f} MB for every pair" in text
+    times = [512 * each / TARGETS["v5e"].link for each in (few, many)]
+    assert "about 90 ms" in text and times[0] < 0.09 < times[1]
 
 
 def test_the_share_of_computation_has_the_loss_of_all_texts(costs):
@@ -168,6 +243,20 @@ def test_published_runs_are_counted_by_hand():
     rate = 44 * 200e6 / 128 / (4.5 * 86_400)
     (row,) = [line for line in table.splitlines() if "vit_b_16 1" in line]
     assert f"| 128 x v100 | 256 | 4.5 | {rate:,.0f} |" in row and rate == pytest.approx(176.8, abs=0.1)
+
+
+def test_the_published_runs_are_summed_up():
+    assert published.conclusion({}) == ""
+    key = compiled.Key("chinese_clip/vit_b_16", "image-frozen", "v100:8", "data", "dots", 16)
+    known = {
+        replace(key, pairs=pairs): replace(step, sent={}, times={"v100": Times(0.0, pairs / 256, 0.0)})
+        for pairs, step in steps((16, 4), (96, 14)).steps
+    }
+    # 256 pairs: 34 GiB and a second; 44 x 200 million pairs in steps of 32,768.
+    spare = TARGETS["v100"].memory / 2**30 - 34
+    ratio = 4.5 * 86_400 / (44 * 200e6 / 32_768)
+    assert f"leave {spare:.1f} GiB" in published.conclusion(known)
+    assert f"{ratio:.1f} to {ratio:.1f} times" in published.conclusion(known)
 
 
 def test_a_published_run_on_a_target_with_one_batch_begins_where_its_leader_does():

@@ -1,10 +1,7 @@
 """Bytes and seconds in words."""
 
-import doctest
-
 import pytest
 
-from jclip import units
 from jclip.units import format_duration, format_size
 
 
@@ -22,8 +19,3 @@ def test_sizes_for_people(count, said):
 )
 def test_durations_for_people(seconds, said):
     assert format_duration(seconds) == said
-
-
-def test_examples():
-    found = doctest.testmod(units)
-    assert found.attempted and not found.failed

@@ -106,7 +106,7 @@ class _Reader:
     def __init__(self, module: Module):
         self._module = module
         self._read: dict[str, Account] = {}
-        self._inside: dict[str, _Inside] = {}
+        self._fusions: dict[str, _Counts] = {}
 
     def read(self, computation: Computation) -> Account:
         """Returns the account of one execution of a computation."""
@@ -123,7 +123,7 @@ class _Reader:
         if instruction.opcode == "conditional":
             branches = map(self.read, self._module.called(instruction))
             return max(branches, key=lambda branch: (branch.products, branch.traffic), default=_NOTHING)
-        products, collectives, unknown = self._own(instruction, computation)
+        products, collectives, unknown = self._counts(instruction, computation)
         traffic = count_traffic(instruction, computation, self._module)
         work = Work(instruction.name, instruction.opcode, 1, products, traffic, _cycles(instruction))
         return Account((work,) if products or traffic or work.cycles else (), collectives, unknown)
@@ -138,37 +138,37 @@ class _Reader:
         collectives = (replace(each, times=each.times * times) for each in body.collectives)
         return Account(tuple(work), tuple(collectives), body.unknown)
 
-    def _own(self, instruction: Instruction, computation: Computation) -> "_Inside":
+    def _counts(self, instruction: Instruction, computation: Computation) -> "_Counts":
         """Returns the products and collectives of an instruction, with those inside a fusion."""
         if instruction.base == "fusion":
-            insides = [self._fused(each) for each in self._module.called(instruction)]
-            return _Inside(
-                sum(each.products for each in insides),
-                tuple(one for each in insides for one in each.collectives),
-                tuple(one for each in insides for one in each.unknown),
+            fused = [self._fused_counts(each) for each in self._module.called(instruction)]
+            return _Counts(
+                sum(each.products for each in fused),
+                tuple(one for each in fused for one in each.collectives),
+                tuple(one for each in fused for one in each.unknown),
             )
         if kind := collective_kind(instruction):
             found, known = read_collective(instruction, computation, kind, self._module.partitions)
             unread = f"{shown(instruction.name)}: the groups are not in a known form; counted over all devices"
-            return _Inside(0, (replace(found, chain=_chain(instruction)),), () if known else (unread,))
+            return _Counts(0, (replace(found, chain=_chain(instruction)),), () if known else (unread,))
         products = count_products(instruction, computation)
         if products is None:
             sentence = f"{shown(instruction.name)}: the products of {shown(target_of(instruction))} are not counted"
-            return _Inside(0, (), (sentence,))
-        return _Inside(products, (), ())
+            return _Counts(0, (), (sentence,))
+        return _Counts(products, (), ())
 
-    def _fused(self, computation: Computation) -> "_Inside":
-        if computation.name not in self._inside:
-            parts = [self._own(each, computation) for each in computation.instructions.values()]
+    def _fused_counts(self, computation: Computation) -> "_Counts":
+        if computation.name not in self._fusions:
+            parts = [self._counts(each, computation) for each in computation.instructions.values()]
             collectives = tuple(one for each in parts for one in each.collectives)
             if computation.name.startswith(_FUSED_SCATTER):
                 collectives = tuple(map(as_scatter, collectives))
             unknown = tuple(one for each in parts for one in each.unknown)
-            self._inside[computation.name] = _Inside(sum(each.products for each in parts), collectives, unknown)
-        return self._inside[computation.name]
+            self._fusions[computation.name] = _Counts(sum(each.products for each in parts), collectives, unknown)
+        return self._fusions[computation.name]
 
 
-class _Inside(NamedTuple):
+class _Counts(NamedTuple):
     """Counts of one computation; `unknown` is as in `Account`."""
 
     products: int

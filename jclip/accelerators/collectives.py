@@ -12,7 +12,8 @@ KINDS = (
     "collective-broadcast",
 )  # fmt: skip
 
-_RINGS = frozenset({"all-reduce", "all-gather", "reduce-scatter", "collective-broadcast"})
+RINGS = frozenset({"all-reduce", "all-gather", "reduce-scatter", "collective-broadcast"})
+"""Kinds in which each device sends to the same neighbour all the time."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,17 @@ class Collective:
         """Number of devices of the largest group."""
         return max(map(len, self.groups), default=1)
 
-    @property
-    def is_ring(self) -> bool:
-        """True if each device sends to the same neighbour all the time."""
-        return self.kind in _RINGS
+    def spans(self, host_devices: int) -> bool:
+        """Returns True if a group has devices of several hosts, whose devices have successive numbers."""
+        return any(len(_hosts(group, host_devices)) > 1 for group in self.groups)
 
-    def spans(self, linked: int) -> bool:
-        """Returns True if a group has devices of several hosts; a host has `linked` devices with successive numbers."""
-        return any(len(_hosts(group, linked)) > 1 for group in self.groups)
-
-    def fewest_together(self, linked: int) -> int:
+    def fewest_together(self, host_devices: int) -> int:
         """Returns the smallest number of devices that a group has in one host, see `spans`."""
-        return min((min(_hosts(group, linked).values()) for group in self.groups), default=1)
+        return min((min(_hosts(group, host_devices).values()) for group in self.groups), default=1)
 
 
-def _hosts(group: Sequence[int], linked: int) -> Counter[int]:
-    return Counter(device // linked for device in group)
+def _hosts(group: Sequence[int], host_devices: int) -> Counter[int]:
+    return Counter(device // host_devices for device in group)
 
 
 def collective_kind(instruction: Instruction) -> str | None:

@@ -16,11 +16,11 @@ from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.limited_process import Died, LimitedProcess
 from jclip.accelerators.targets import Place
 from jclip.accelerators.worker import BUG, ERROR, FAILED, PROGRESS
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
 from jclip.extras import check_installed, reported_extras
 
 SECONDS = 1800.0
-"""Default time limit of a call, seconds."""
+"""Default time limit of a compilation, seconds."""
 
 _SERVE = "import sys; sys.path[:] = sys.argv[1:]; from jclip.accelerators.worker import serve; serve()"
 
@@ -32,7 +32,8 @@ class CompilerProcess:
 
     Args:
       place: devices for which it compiles.
-      seconds: time limit of a call.
+      seconds: time limit of the first answer to a call, and of each later one. Its process reports every compilation
+        before it begins, so this is the time limit of one compilation.
       more_time: advice for the user in the error after that time, such as an option that allows more.
       memory: limit of its memory in bytes; by default most of the memory that is free when it starts.
       progress: receives a description of the current step.
@@ -77,16 +78,18 @@ class CompilerProcess:
 
         Raises:
           CompilerFailed: the compiler crashed, refused the program, or exceeded a limit.
-          JclipError: the function raised it.
+          JclipError: the function raised it, or the arguments cannot be sent.
         """
         with reported_extras():
             import cloudpickle
-        request = cloudpickle.dumps((self.place, function, arguments))
+        try:
+            request = cloudpickle.dumps((self.place, function, arguments))
+        except Exception as error:  # each object that cannot be pickled has its own kind
+            raise JclipError(f"the run cannot be sent to the compiler's process: {first_line(error)}") from None
         try:
             if self._process is None:
                 self._process = LimitedProcess(self._command, self._environment(), self._memory)
-            with self._process.within(self._seconds, self._more_time):
-                kind, content = self._ask(self._process, request)
+            kind, content = self._ask(self._process, request)
         except Died as death:
             self.close()
             raise CompilerFailed(f"{self.place.name}: the compiler's process failed: {death}") from None
@@ -100,12 +103,15 @@ class CompilerProcess:
         return content
 
     def _ask(self, process: LimitedProcess, request: bytes) -> tuple[str, Any]:
-        process.send(request)
-        while True:
+        """Returns the last answer to a request, and describes the steps before it."""
+        with process.within(self._seconds, self._more_time):
+            process.send(request)
             kind, content = process.receive()
-            if kind != PROGRESS:
-                return kind, content
+        while kind == PROGRESS:
             self._progress(content)
+            with process.within(self._seconds, self._more_time):
+                kind, content = process.receive()
+        return kind, content
 
     def _environment(self) -> dict[str, str]:
         flags = " ".join(filter(None, (os.environ.get("XLA_FLAGS"), *self.place.target.arrangement.flags)))

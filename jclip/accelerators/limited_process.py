@@ -4,6 +4,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -31,9 +32,10 @@ class Died(Exception):
 
 
 class LimitedProcess:
-    """Process that receives and sends pickles over its standard input and output.
+    """Process that receives and sends pickles over a socket, which is its standard input.
 
-    It has its own session, so Ctrl-C in a terminal does not reach it. Its input closes when the calling process ends.
+    So what it prints cannot mix with its messages. It has its own session, so Ctrl-C in a terminal does not reach it.
+    The socket closes when the calling process ends.
 
     Args:
       command: the command.
@@ -48,33 +50,36 @@ class LimitedProcess:
         self._memory = memory or int(_SHARE * free_memory())
         self._printed = tempfile.TemporaryFile()  # noqa: SIM115
         self._reason = ""
-        try:
-            self._process = subprocess.Popen(
-                command,
-                env=dict(environment),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._printed,
-                start_new_session=True,
-            )
-        except OSError as error:
-            self._printed.close()
-            raise Died(f"it cannot start: {error.strerror}") from None
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            for end in (ours, theirs):
+                end.setblocking(True)  # whatever the default timeout is
+            self._requests, self._answers = ours.makefile("wb"), ours.makefile("rb")  # they keep `ours` open
+            try:
+                self._process = subprocess.Popen(
+                    command,
+                    env=dict(environment),
+                    stdin=theirs.fileno(),
+                    stdout=self._printed,
+                    stderr=self._printed,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                self._close()
+                raise Died(f"it cannot start: {error.strerror}") from None
 
     def send(self, message: Any) -> None:
         """Sends a message. Raises Died if the process has ended."""
-        assert self._process.stdin is not None
         try:
-            pickle.dump(message, self._process.stdin, protocol=5)
-            self._process.stdin.flush()
+            pickle.dump(message, self._requests, protocol=5)
+            self._requests.flush()
         except OSError:
             raise self._died() from None
 
     def receive(self) -> Any:
         """Waits for a message. Raises Died if the process ends before it is complete."""
-        assert self._process.stdout is not None
         try:
-            return pickle.load(self._process.stdout)
+            return pickle.load(self._answers)
         except (EOFError, OSError, pickle.UnpicklingError):
             raise self._died() from None
 
@@ -98,9 +103,12 @@ class LimitedProcess:
         with suppress(ProcessLookupError, PermissionError):  # macOS: the latter for a zombie
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout, self._printed):
+        self._close()
+
+    def _close(self) -> None:
+        for stream in (self._requests, self._answers, self._printed):
             with suppress(OSError):  # a message that it has not read
-                stream.close()  # type: ignore[union-attr]
+                stream.close()
 
     def _watch(self, seconds: float, more_time: str, over: threading.Event) -> None:
         until = time.monotonic() + seconds
@@ -118,7 +126,7 @@ class LimitedProcess:
     def _died(self) -> Died:
         """Ends the rest of the process, and returns an error with the reason for its end."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)  # its output may close before it ends
+            self._process.wait(5)  # its socket may close before it ends
         code, printed = self._process.poll(), self._error_line()
         self.end()
         if self._reason:

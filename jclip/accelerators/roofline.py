@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jclip.accelerators.account import Account
-from jclip.accelerators.collectives import Collective
+from jclip.accelerators.collectives import RINGS, Collective
 from jclip.accelerators.targets import Place, Target
 
 _BY_RATES = (
@@ -18,7 +18,7 @@ _BY_CYCLES = (
 )
 _ALWAYS = (
     "The peak rate is that for bfloat16; for float32 on GPUs without bfloat16, whose compiler multiplies in float32.",
-    "Collectives send over all of a device's links, one after another.",
+    "Collectives run one after another, and each uses all links of a device.",
     "Between hosts with GPUs, reductions and gathers use the network of all their devices in a host, and other "
     "collectives that of one device.",
     "Communication and computation do not overlap.",
@@ -40,8 +40,8 @@ class Estimate:
       links: seconds of the communication with other devices.
       peak: seconds of all products at the peak rate.
       compiler: seconds of the step by the compiler's own count of clock cycles, with `links` added; None for targets
-        whose compiler does not count them. This is closer, because the count includes arithmetic other than products,
-        and the rates that small products reach.
+        whose compiler does not count them. The count includes arithmetic other than products, and the rates that small
+        products reach.
     """
 
     products: float
@@ -52,18 +52,13 @@ class Estimate:
 
     @property
     def seconds(self) -> float:
-        """Seconds of the step: the sum of the three parts."""
-        return self.products + self.traffic + self.links
-
-    @property
-    def closest(self) -> float:
-        """Seconds of the step by the compiler's own count where there is one, otherwise the sum of the three parts."""
-        return self.seconds if self.compiler is None else self.compiler
+        """Seconds of the step: `compiler` if it is known, otherwise the sum of products, traffic and links."""
+        return self.products + self.traffic + self.links if self.compiler is None else self.compiler
 
     @property
     def utilisation(self) -> float:
         """Share of the peak rate that the products reach (MFU, recomputed products included)."""
-        return self.peak / self.closest if self.closest else 0.0
+        return self.peak / self.seconds if self.seconds else 0.0
 
 
 def estimate(account: Account, place: Place) -> Estimate:
@@ -80,8 +75,7 @@ def estimate(account: Account, place: Place) -> Estimate:
             compiler += each.times * each.cycles / target.clock
         elif not each.opcode.endswith(("-start", "-done")):  # copies in the background
             compiler += each.times * max(compute, move)
-    linked = place.devices if target.platform == "tpu" else place.devices // place.hosts
-    links = sum(each.times * _seconds(each, target, linked) for each in account.collectives)
+    links = sum(each.times * _seconds(each, place) for each in account.collectives)
     own = compiler + links if account.cycles and target.clock else None
     return Estimate(products, traffic, links, account.products / target.peak, own)
 
@@ -95,13 +89,30 @@ def assumptions(estimates: Sequence[Estimate]) -> tuple[str, ...]:
     return (_BY_RATES, *_ALWAYS, _OMITTED_BY_RATES)
 
 
-def _seconds(collective: Collective, target: Target, linked: int) -> float:
-    """Returns the seconds of one execution; `linked` devices with successive numbers have links to each other.
+def sending_rate(target: Target, kind: str, *, several_hosts: bool, together: int) -> float:
+    """Returns the B/s at which a device sends in a collective of a kind, such as "all-reduce".
 
-    What a ring sends from one host to the next is spread over the network of all its devices in the host. In a permute
-    or an all-to-all, each device uses its own share of the network.
+    On GPUs, what a ring sends from one host to the next is spread over the network of all its devices in the host. In
+    other kinds, such as a permute or an all-to-all, each device uses its own share of the network. All devices of a TPU
+    slice have links to each other.
+
+    Args:
+      several_hosts: True if devices of several hosts communicate with each other.
+      together: smallest number of these devices in one host.
     """
-    if not collective.spans(linked):
-        return collective.wire / target.link
-    sharing = collective.fewest_together(linked) if collective.is_ring else 1
-    return collective.wire / min(target.link, sharing * target.network)
+    if target.platform == "tpu" or not several_hosts:
+        return target.link
+    sharing = together if kind in RINGS else 1
+    return min(target.link, sharing * target.network)
+
+
+def _seconds(collective: Collective, place: Place) -> float:
+    """Returns the seconds of one execution."""
+    host_devices = place.devices // place.hosts
+    rate = sending_rate(
+        place.target,
+        collective.kind,
+        several_hosts=collective.spans(host_devices),
+        together=collective.fewest_together(host_devices),
+    )
+    return collective.wire / rate

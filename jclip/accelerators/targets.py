@@ -72,7 +72,8 @@ class Target:
       bandwidth: B/s between a device and its memory.
       peak: dense bfloat16 FLOP/s of a device; float32 on GPUs that have no bfloat16.
       link: B/s that a device sends, over all its links together, to its neighbours in a slice or host.
-      network: B/s that a device sends to other hosts or slices while all devices of its host send.
+      network: B/s that a device sends to other hosts or slices while all devices of its host send. Estimates use it for
+        GPUs only, because jclip trains on one slice of TPUs, whose links reach all its hosts.
       host_devices: devices of a host.
       source: sources of the figures.
       arrangement: possible shapes of its devices, and its compiler.

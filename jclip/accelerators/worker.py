@@ -1,7 +1,8 @@
 """Process that loads an accelerator's compiler, and answers the requests of its parent until the parent ends.
 
-Messages are pickled, both ways, over the standard streams. A request is the pickle of (place, function, arguments); the
-function is called with a `Compiler` before its arguments. An answer is a pair of its kind and its content.
+Messages are pickled, both ways, over a socket that is the standard input. A request is the pickle of (place, function,
+arguments); the function is called with a `Compiler` before its arguments. An answer is a pair of its kind and its
+content.
 """
 
 import os
@@ -25,10 +26,8 @@ JclipError (ERROR) or CompilerFailed (FAILED), or the traceback of another excep
 
 def serve() -> NoReturn:
     """Answers requests until the parent ends or closes this process's input."""
-    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(2, 1)  # compilers print; the parent shows it only if this process fails
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(0), "wb")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # processes of the compiler do not inherit the socket
     waiting: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests, waiting), daemon=True).start()
     compiler = None

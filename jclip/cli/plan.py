@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import jax
@@ -21,6 +21,7 @@ from jclip.parallel.replication import Replication
 from jclip.plain import print_json
 from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit
+from jclip.train.planning.remat import STEP_SHARE
 from jclip.train.planning.run_plan import RunPlan, plan
 from jclip.train.planning.stage_plan import StagePlan
 from jclip.units import format_duration, format_flops, format_size
@@ -38,7 +39,7 @@ class PlanOptions:
       compile: compile each stage's step to measure its memory; about ten seconds a stage at full size.
       memory: memory of one device in GiB, to check that each stage fits; by default as the device reports.
       on: compile for devices that need not be attached, by their compiler: v5e:8x8, h100:8, or h100:4x8 for 4 hosts.
-      targets: list the devices for --on, with their figures; needs no CONFIG.
+      targets: list the devices for --on, with their figures; takes no CONFIG.
       largest_batch: with --on, look for the largest batch that fits; takes at most five more compilations a stage.
       minutes: with --on, time limit of one compilation.
       measure: also run a few steps of each stage on the attached devices, on random inputs.
@@ -88,6 +89,8 @@ def main(arguments: Sequence[str]) -> int:
             _show_replicated(found.replication, Console())
         if figures:
             Console().tell(f"Published for this recipe, in percent: {figures}.")
+    if found.not_measured:
+        raise JclipError(f"not measured: {found.not_measured}")
     return 0
 
 
@@ -136,6 +139,10 @@ def _show(run: Run, found: RunPlan, console: Console) -> None:
     for stage in plans:
         if run.remat == "auto" != stage.remat:
             console.tell(f"{stage.name}: remat {stage.remat}: {stage.remat_reason}.")
+    if run.remat == "auto" and any(step.largest_batch or step.too_large_batch for step in found.on):
+        console.tell(
+            f"The largest batch is with the same remat: above {STEP_SHARE:.0%} of the memory, a run recomputes more."
+        )
     if not found.place:
         console.tell(_note(plans))
     for number, stage in enumerate(plans, 1):
@@ -169,6 +176,8 @@ def remedy(fits: Fit) -> str:
     """Returns the sentence with the options that make the run fit, or that come closest."""
     words = " ".join(fits.overrides)
     least = ", ".join(format_size(size) for size in fits.then)
+    if fits.dropped:
+        return f"{fits.dropped}\n{remedy(replace(fits, dropped=''))}"
     if fits.fits:
         return f"It fits, with {least} per stage, if you add: {words}"
     if not words:

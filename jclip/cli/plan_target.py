@@ -13,6 +13,7 @@ from jclip.accelerators.roofline import assumptions
 from jclip.accelerators.targets import GPU_SHARE, TARGETS, Place, Target
 from jclip.cli.options import read
 from jclip.console import Console, text
+from jclip.errors import JclipError
 from jclip.plain import print_json
 from jclip.train.planning.on_target import StageOnTarget
 from jclip.train.planning.run_plan import RunPlan
@@ -22,7 +23,7 @@ from jclip.units import format_duration, format_flops, format_size
 
 @dataclass(frozen=True)
 class TargetsOptions:
-    """Lists the devices for which `jclip plan CONFIG --on` can compile. Figures are of one device, as published.
+    """Lists the devices for which `jclip plan CONFIG --on` can compile. Figures are for one device, as published.
 
     Attributes:
       targets: list them.
@@ -34,7 +35,9 @@ class TargetsOptions:
 
 
 def list_targets(arguments: Sequence[str]) -> int:
-    """Runs `jclip plan --targets`."""
+    """Runs `jclip plan --targets`. Raises JclipError if a configuration is given too."""
+    if given := [word for word in arguments if not word.startswith("-")]:
+        raise JclipError(f"--targets lists all devices and takes no CONFIG: omit {' '.join(given)}")
     options = read(TargetsOptions, arguments, "jclip plan")
     if options.json:
         print_json([_target_record(target) for target in TARGETS.values()], indent=1)
@@ -81,13 +84,16 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
         table.add_row(heading, *cells)
     console.print(table)
     console.tell(f"Compiled for {target.title} by its own compiler, on this machine. Nothing was run.")
-    console.tell("Figures are of one device, batches of all. Products are matmuls and convolutions, also recomputed.")
+    console.tell(
+        "Figures are for one device, batches for all devices together. Products are matmuls and convolutions, and "
+        "include recomputed ones."
+    )
     console.tell(
         "Available is what its compiler lets a program use."
         if target.platform == "tpu"
         else f"Available is {GPU_SHARE:.0%} of a device's memory, which `jclip train` takes."
     )
-    if any(step.products is None for step in steps):
+    if any(step.refused for step in steps):
         console.tell(
             "The compiler refuses a step that does not fit, so its products, communication and time are not known. The "
             "memory that it names may be a fifth too high."
@@ -98,6 +104,8 @@ def show_target(name: str, place: Place, plans: Sequence[StagePlan], steps: Sequ
             console.tell(f"- {sentence}")
     for sentence in dict.fromkeys(sentence for step in steps for sentence in step.unknown):
         console.tell(f"Not in the estimate: {sentence}")
+    for sentence in (step.search_failed for step in steps if step.search_failed):
+        console.tell(sentence)
 
 
 def show_measured(found: RunPlan) -> None:
@@ -113,7 +121,7 @@ def show_measured(found: RunPlan) -> None:
     if found.place and any(step.estimate for step in found.on):
         same = first.devices == found.place.devices and is_kind_of(first.kind, found.place.target)
         ratios = (
-            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.closest:,.3g}")
+            _or_none(step.estimate, lambda estimate, each=each: f"{each.seconds / estimate.seconds:,.3g}")
             if same
             else "(other devices)"
             for each, step in zip(found.measured, found.on, strict=True)
@@ -138,9 +146,9 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
     for kind in dict.fromkeys(kind for step in steps for kind in step.communication or ()):
         rows[f"{kind}: times, bytes sent"] = [_sent(step, kind) for step in steps]
     counted = any(step.estimate and step.estimate.compiler for step in steps)
-    parts = "by products + memory + links alone" if counted else "of it products + memory + links"
+    parts = "by products + memory + links alone" if counted else "products + memory + links"
     rows["estimated time per step"] = [
-        _or_none(step.estimate, lambda found: format_duration(found.closest)) for step in steps
+        _or_none(step.estimate, lambda found: format_duration(found.seconds)) for step in steps
     ]
     rows[f"  {parts}"] = [
         _or_none(
@@ -153,7 +161,7 @@ def _rows(plans: Sequence[StagePlan], steps: Sequence[StageOnTarget]) -> dict[st
         _or_none(step.estimate, lambda found: f"{found.utilisation:.0%}") for step in steps
     ]
     rows["estimated time of the stage"] = [
-        _or_none(step.estimate, lambda found, plan=plan: format_duration(found.closest * plan.steps))
+        _or_none(step.estimate, lambda found, plan=plan: format_duration(found.seconds * plan.steps))
         for plan, step in zip(plans, steps, strict=True)
     ]
     return rows
@@ -167,7 +175,7 @@ def _headroom(step: StageOnTarget) -> Text:
 
 def _largest(step: StageOnTarget) -> str:
     fits = "none" if step.largest_batch is None else f"{step.largest_batch:,}"
-    return f"{fits} or more" if step.too_large_batch is None else f"{fits}, not {step.too_large_batch:,}"
+    return f"{fits} or more" if step.too_large_batch is None else f"{fits} ({step.too_large_batch:,} does not fit)"
 
 
 def _or_none(value: Any, show: Any) -> str:
@@ -196,7 +204,7 @@ def as_record(found: RunPlan) -> dict[str, Any]:
             **dataclasses.asdict(step),
             "communication": step.communication and {name: each._asdict() for name, each in step.communication.items()},
             "headroom": step.headroom,
-            "seconds": step.estimate.closest if step.estimate else None,
+            "seconds": step.estimate.seconds if step.estimate else None,
         }
         for step in found.on
     ]

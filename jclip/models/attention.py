@@ -6,7 +6,8 @@ place of an example in a device's batch, so results would depend on the number o
 step would drop the same values. A bias cannot replace dropout, because the kernel adds it before the softmax.
 
 XLA also computes attention on TPUs. By the estimate of the TPU's compiler (benchmarks/RESULTS.md), jax's Pallas kernels
-need padding and layouts that cost more than the kernels save, up to 257 tokens. At 577 tokens they could save a fifth.
+need padding and layouts that cost more than the kernels save, up to 257 tokens. At 577 tokens they could save at most a
+fifth: the estimate has the least time that a kernel can take, and no TPU has confirmed it.
 
 Axes: b batch, q queries, k keys, l tokens (where queries and keys are the same), h heads, c channels of a head,
 d width of the model.

@@ -17,8 +17,8 @@ Remat = Literal["none", "dots", "layers"]
 """Results that the backward pass recomputes, from most memory to least.
 
 "none" stores every intermediate result. "dots" stores the outputs of products with parameters and recomputes the rest,
-which is cheap: norms, activations, attention. "layers" stores the inputs of layers and recomputes everything else: a
-third more arithmetic."""
+which is cheap: norms, activations, attention. "layers" stores the inputs of layers and recomputes everything else: up
+to a third more arithmetic."""
 
 Implementation = Literal["auto", "xla", "cudnn"]
 """Implementation of attention: "xla" is one program for all devices, "cudnn" is NVIDIA's fused kernel, and "auto" is

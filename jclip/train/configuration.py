@@ -46,8 +46,9 @@ class Run:
       seed: seed of the initialisation, the data order, augmentation and dropout.
       dtype: dtype of the towers' computation; parameters and losses are float32.
       remat: activations that the backward pass recomputes: "none"; "dots": those that are cheap (norms, activation
-        functions, attention); "layers": all of a layer, for a third more arithmetic and the least memory. "auto" is the
-        first of these with which a stage's step fits the devices, or "dots" if they do not report their memory.
+        functions, attention); "layers": all of a layer, for up to a third more arithmetic and the least memory. "auto"
+        is the first of these with which a stage's step needs at most 95 % of the devices' memory, or "layers" if none
+        does. It is "dots" if the devices do not report their memory.
       attention: implementation of attention: "auto" uses cuDNN if it can (NVIDIA, bfloat16, no dropout on the
         probabilities) and XLA otherwise; "xla" or "cudnn" force one.
       mesh: sizes of the grid of devices.

@@ -2,9 +2,12 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.limited_process import resident
 from jclip.accelerators.targets import parse_place
+from jclip.accelerators.worker import PROGRESS, RESULT
 from jclip.errors import JclipError
 from jclip.outside import import_file
 
@@ -157,6 +161,53 @@ def test_nothing_is_left_when_the_command_is_ended(how, tmp_path):
         finally:
             caller.kill()
         assert wait_for(lambda: not any(map(is_alive, pids)))
+
+
+def test_each_compilation_has_the_whole_time():
+    """The clock restarts when the process reports the next one."""
+    happened = []
+
+    class Process:
+        answers = iter([(PROGRESS, "first"), (PROGRESS, "second"), (RESULT, 3)])
+
+        @contextmanager
+        def within(self, seconds, more_time):
+            happened.append(f"{seconds} s")
+            yield
+            happened.append("in time")
+
+        def send(self, message):
+            happened.append("sent")
+
+        def receive(self):
+            return next(self.answers)
+
+        def end(self):
+            pass
+
+    with CompilerProcess(parse_place("v5e:2x2"), seconds=8, progress=happened.append) as process:
+        process._process = Process()
+        assert process.call(max) == 3
+    between = ["8 s", "in time"]
+    assert happened == ["8 s", "sent", "in time", "first", *between, "second", *between]
+
+
+def test_what_cannot_be_sent_is_one_line():
+    with fake("answer") as process, pytest.raises(JclipError, match="run cannot be sent to the compiler's process: .*"):
+        process.call(max, threading.Lock())
+
+
+def test_what_python_prints_when_it_starts(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("print('hello')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    socket.setdefaulttimeout(0.01)
+    try:
+        with fake("answer") as process:
+            assert process.call(max, 1) == ["v5e:2x2", 1]
+        with fake("exit") as process, pytest.raises(CompilerFailed, match="cannot open shared object file"):
+            process.call(max)
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def test_classes_of_a_configuration_file_are_sent(tmp_path, monkeypatch):

@@ -1,10 +1,7 @@
 """The reader of HLO text."""
 
-import doctest
-
 import pytest
 
-from jclip.accelerators import groups, hlo_text
 from jclip.accelerators.account import account
 from jclip.accelerators.hlo_text import Array, leaves, read_module, read_shape
 
@@ -98,9 +95,3 @@ ENTRY %evil (x: f32[2]) -> f32[2] {"
     assert (kernel.operands, kernel.attributes["custom_call_target"]) == (("x",), '"tpu_custom_call"')
     assert kernel.config["custom_call_config"]["cost_estimate"] == {"flops": "7"}
     assert account(text).products == 7
-
-
-@pytest.mark.parametrize("module", [hlo_text, groups])
-def test_examples(module):
-    found = doctest.testmod(module)
-    assert found.attempted and not found.failed

@@ -7,7 +7,7 @@ import pytest
 
 from jclip.accelerators.account import Account, Work
 from jclip.accelerators.collectives import Collective
-from jclip.accelerators.roofline import assumptions, estimate
+from jclip.accelerators.roofline import assumptions, estimate, sending_rate
 
 TARGET = SimpleNamespace(platform="cuda", peak=1000.0, bandwidth=100.0, link=50.0, network=5.0, clock=0.0)
 
@@ -35,9 +35,10 @@ def test_the_compilers_own_cycles():
     )
     account = Account(work, (Collective("all-reduce", 1, 50, 50, ((0, 1),)),), ())
     found, without = estimate(account, place(clock=30)), estimate(account, place())
-    assert found.compiler == found.closest == 3 * 90 / 30 + 2 * 400 / 100 + 50 / 50 != found.seconds
+    assert found.seconds == found.compiler == 3 * 90 / 30 + 2 * 400 / 100 + 50 / 50
+    assert found.seconds != found.products + found.traffic + found.links == without.seconds
     assert found.utilisation == 3 * 2000 / 1000 / found.compiler
-    assert without.compiler is None and without.closest == without.seconds == found.seconds
+    assert without.compiler is None
 
 
 def reduce_over(group, kind="all-reduce"):
@@ -58,6 +59,22 @@ def reduce_over(group, kind="all-reduce"):
 def test_links(account, hosts, platform, seconds):
     found = estimate(account, place(hosts=hosts, platform=platform))
     assert found.links == found.seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "together", "rate"),
+    [
+        ("all-reduce", 8, 8 * 5),
+        ("all-gather", 16, 50),  # the links are slower
+        ("collective-permute", 8, 5),
+        ("ragged-all-to-all", 8, 5),
+    ],
+)
+def test_the_rate_between_hosts(kind, together, rate):
+    gpu, tpu = SimpleNamespace(**vars(TARGET)), SimpleNamespace(**vars(TARGET) | {"platform": "tpu"})
+    assert sending_rate(gpu, kind, several_hosts=True, together=together) == rate
+    assert sending_rate(gpu, kind, several_hosts=False, together=together) == 50
+    assert sending_rate(tpu, kind, several_hosts=True, together=together) == 50
 
 
 def test_nothing_takes_no_time():

@@ -1,11 +1,9 @@
 """Targets: their figures against what multiplies up to them, the places that a text names, and what a GPU is called."""
 
 import dataclasses
-import doctest
 
 import pytest
 
-from jclip.accelerators import targets
 from jclip.accelerators.gpu_hosts import GpuHosts
 from jclip.accelerators.targets import GPU_SHARE, TARGETS, parse_place
 from jclip.errors import JclipError
@@ -125,8 +123,3 @@ def test_a_gpu_as_xla_wants_it():
     assert text.count("{") == text.count("}")
     v100 = TARGETS["v100"].arrangement.gpu.description()
     assert "shared_memory_per_block_optin: 98304" in v100 and "ACCELERATED" not in v100
-
-
-def test_examples():
-    found = doctest.testmod(targets)
-    assert found.attempted and not found.failed

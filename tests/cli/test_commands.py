@@ -221,6 +221,8 @@ def test_plan_says_what_makes_it_fit():
     told = remedy(Fit(2**20, (2**31,), words, (2**29,)))
     assert told.startswith("None of the settings tried makes it fit. The least is 512 MiB per stage, with: --remat")
     assert "use more devices" in remedy(Fit(2**20, (2**31,), (), (2**31,)))
+    told = remedy(Fit(2**30, (2**31,), words, (2**29,), "Stage 'a' could not be compiled with --mesh.fsdp 8: it died"))
+    assert told.splitlines()[1] == "It fits, with 512 MiB per stage, if you add: --remat dots" and "it died" in told
 
 
 def test_plan_for_more_devices_than_this_machine_has():

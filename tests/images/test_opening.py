@@ -1,6 +1,5 @@
 """Opening images: formats by content, limits before memory is allocated, camera orientation, and odd files."""
 
-import doctest
 import io
 import os
 import pickle
@@ -373,7 +372,3 @@ def test_importing_leaves_pillow_alone():
         "import jclip.images.preprocess; import jclip.images.opening\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
-
-
-def test_the_examples_in_the_docstrings():
-    assert doctest.testmod(opening).attempted and not doctest.testmod(opening).failed

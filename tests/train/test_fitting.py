@@ -94,6 +94,20 @@ def test_what_is_done_already_is_not_tried(run):
     assert all(run.mesh == MeshShape(data=1, fsdp=8) and run.remat == "layers" for run in tried)
 
 
+def test_a_stage_that_cannot_be_compiled_again(run):
+    """The changes that it would share are given up, and those of the other stage alone are found."""
+
+    def failing(run, index):
+        if index == 0:
+            raise JclipError("the compiler's process failed")
+        return need(run, index)
+
+    found = fit(run, 1100, NEEDS, failing)
+    assert found.fits and found.overrides == ("--stages.1.micro-batches", "2") and found.then == (1040, 1040)
+    assert f"could not be compiled with {' '.join(SPLIT)}: the compiler's process failed" in found.dropped
+    assert fit(run, 1100, NEEDS, need).dropped == ""
+
+
 def test_by_the_compiler(chinese_clip):
     """The suggested options give a run that needs the predicted memory, which is less than before."""
     stage = replace(chinese_clip.stages[1], batch_size=256)

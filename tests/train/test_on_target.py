@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
@@ -17,7 +18,7 @@ from jclip.errors import JclipError
 from jclip.extras import MissingExtra
 from jclip.parallel.sharding import bytes_per_device
 from jclip.train.assembly import assemble, devices_of
-from jclip.train.planning import on_target, run_plan
+from jclip.train.planning import measuring, on_target, run_plan
 from jclip.train.planning.measuring import measure
 from jclip.train.planning.run_plan import plan
 from jclip.train.planning.stage_plan import argument_bytes, device_bytes
@@ -154,6 +155,41 @@ def test_a_compiler_that_fails(run, compilers):
     compilers.failing = (2,)  # while it looks for the largest batch: the plan is made all the same
     (step,) = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4").on
     assert (step.largest_batch, step.too_large_batch) == (8, None) and step.needed > 0
+    assert step.search_failed.startswith("image-frozen: the search for the largest batch ended at 16: v5e:2x4: the")
+
+
+@pytest.mark.parametrize(
+    ("configured", "chosen", "batch"), [("auto", "dots", 944), ("auto", "layers", 1000), ("dots", "dots", 1000)]
+)
+def test_the_largest_batch_keeps_the_choice_of_remat(run, configured, chosen, batch):
+    """A run with "auto" recomputes more above 95 % of the memory, unless it recomputes everything already."""
+    asked = set()
+
+    def need(changed, index):
+        asked.add(changed.remat)
+        return changed.stages[index].batch_size
+
+    stage = SimpleNamespace(
+        plan=SimpleNamespace(remat=chosen), parts=8, compiled=SimpleNamespace(needed=8, available=1000)
+    )
+    found, failed = on_target._largest_batch(replace(run, remat=configured), 0, stage, need)
+    assert (found.fits, failed, asked) == (batch, "", {chosen})
+
+
+def test_a_program_that_cannot_be_read(run, compilers, monkeypatch, capsys):
+    """Its memory is known all the same."""
+
+    def unread(text):
+        raise JclipError("the compiler's text cannot be read at a shape")
+
+    monkeypatch.setattr(on_target, "account", unread)
+    found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4", largest_batch=False)
+    (step,) = found.on
+    assert step.needed > 0 and not step.refused and (step.products, step.estimate) == (None, None)
+    show_target("toy", found.place, found.stages, found.on)
+    printed = capsys.readouterr().out
+    assert "Not in the estimate: the compiler's text cannot be read at a shape" in " ".join(printed.split())
+    assert "refuses" not in printed and "headroom" in printed
 
 
 @pytest.mark.parametrize(
@@ -165,6 +201,8 @@ def test_a_compiler_that_fails(run, compilers):
         ({"on": "v5e:2x4", "tflops": 16}, "omit --tflops"),
         ({"on": "v5e:2x4", "compiled": False}, "omit --no-compile"),
         ({"on": "v5e:2x4", "seconds": 0}, "the time limit is 0 s; expected a number above 0"),
+        ({"seconds": 60}, "--minutes is for a target's compiler: omit it, or add --on"),
+        ({"largest_batch": False}, "--no-largest-batch is for a target's compiler"),
     ],
 )
 def test_bad_options(run, options, message, compilers):
@@ -204,7 +242,7 @@ def test_for_people(compilers, capsys, monkeypatch):
     compilers.limit(1000)
     assert main(command) == 0
     printed = capsys.readouterr().out
-    assert "KiB too much" in printed and "None of the settings tried" in printed and "none, not 8" in printed
+    assert "KiB too much" in printed and "None of the settings tried" in printed and "none (8 does not fit)" in printed
 
 
 def test_as_json(compilers, capsys):
@@ -227,6 +265,11 @@ def test_targets_are_listed(capsys):
     assert main(["plan", "--targets", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert [each["name"] for each in listed] == list(TARGETS) and "arrangement" in listed[0]
+
+
+def test_a_list_of_targets_takes_no_configuration(capsys):
+    assert main(["plan", CONFIG, "--targets"]) == 1
+    assert f"--targets lists all devices and takes no CONFIG: omit {CONFIG}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -252,7 +295,7 @@ def test_measured_on_the_attached_devices(run, compilers, capsys, monkeypatch):
     assert "measured on 8 x cpu, attached here" in printed and "pairs per second" in printed
     assert re.search(r"times the estimate +│ \(other devices\)", printed)
     for devices, kind, ratio in ((8, "TPU v5 lite", "2"), (4, "TPU v5 lite", "(other devices)")):
-        seconds = 2 * found.on[0].estimate.closest
+        seconds = 2 * found.on[0].estimate.seconds
         same = replace(step, devices=devices, kind=kind, seconds=seconds)
         show_measured(replace(found, measured=(same,)))
         assert re.search(rf"times the estimate +│ +{re.escape(ratio)} │", capsys.readouterr().out)
@@ -262,22 +305,51 @@ def test_measured_on_the_attached_devices(run, compilers, capsys, monkeypatch):
 def test_what_is_measured_is_what_was_planned(on, run, compilers, monkeypatch):
     """It has the `remat` that the plan chose."""
     measured = []
-    monkeypatch.setattr(run_plan, "measure", measured.append)
+    monkeypatch.setattr(run_plan, "measure", lambda part, memory: measured.append(part))
     one = replace(run, stages=run.stages[:1])
-    (stage,) = plan(one, on=on, largest_batch=False, measured=True).stages
+    search = {"largest_batch": False} if on else {}
+    (stage,) = plan(one, on=on, measured=True, **search).stages
     assert [part.remat for part in measured] == [stage.remat] == ["dots"]  # a CPU's least
     measured.clear()
-    plan(replace(one, remat="layers"), on=on, largest_batch=False, measured=True)
+    plan(replace(one, remat="layers"), on=on, measured=True, **search)
     assert [part.remat for part in measured] == ["layers"]
 
 
 def test_measured_without_a_plan_of_the_memory(run, monkeypatch):
     """It has the `remat` that `jclip train` chooses."""
     measured = []
-    monkeypatch.setattr(run_plan, "measure", measured.append)
+    monkeypatch.setattr(run_plan, "measure", lambda part, memory: measured.append(part))
     monkeypatch.setattr(run_plan, "least_device_memory", lambda: 1)
     plan(replace(run, stages=run.stages[:1]), compiled=False, measured=True)
     assert [part.remat for part in measured] == ["layers"]
+
+
+def test_what_does_not_fit_the_attached_devices_is_not_run(compilers, capsys, monkeypatch):
+    """The plan is printed all the same."""
+    monkeypatch.setattr(run_plan, "least_device_memory", lambda: 1000)
+    monkeypatch.setattr(measuring, "_random", lambda shapes: pytest.fail("allocates"))
+    assert main(["plan", CONFIG, "--reduced", "--on", "v5e:2x4", "--no-largest-batch", "--measure"]) == 1
+    out, err = capsys.readouterr()
+    assert "headroom" in out
+    assert re.search(r"not measured: stage 'image-frozen' needs .* on each attached device, and a program may use", err)
+
+
+@pytest.mark.parametrize("message", ["RESOURCE_EXHAUSTED: out of memory", "INTERNAL: cuDNN"])
+def test_a_step_that_fails_on_the_attached_devices(run, compilers, monkeypatch, message):
+    def fail(part, memory):
+        raise jax.errors.JaxRuntimeError(f"{message}\nmore")
+
+    monkeypatch.setattr(run_plan, "measure", fail)
+    found = plan(replace(run, stages=run.stages[:1]), on="v5e:2x4", largest_batch=False, measured=True)
+    assert found.on and found.measured == ()
+    assert found.not_measured == f"stage 'image-frozen' fails on the attached devices: {message}"
+
+
+def test_what_the_attached_devices_cannot_run_is_refused_first(run, compilers):
+    one = replace(run, stages=(replace(run.stages[0], batch_size=4),))
+    with pytest.raises(JclipError, match="--measure needs a run that suits the attached devices, or omit it: .*batch"):
+        plan(one, on="v5e:2x2", measured=True)
+    assert compilers.calls == []
 
 
 def test_what_was_compiled_for_the_memory_is_measured(run):
@@ -296,7 +368,8 @@ def test_a_step_that_the_compiler_refuses(run, compilers, capsys):
     assert record["on"][0]["communication"] is None and record["assumptions"] == ()
     assert as_record(found)["on"][0]["communication"]
     show_target("toy", found.place, found.stages, (refused,))
-    assert "Times are estimates" not in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert refused.refused and "The compiler refuses a step" in printed and "Times are estimates" not in printed
 
 
 def test_sentences_about_the_compilers_cycles(run, compilers, capsys):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jclip import rules
+from jclip.configs.loading import load_config
 from jclip.images.on_host import HostAugmentation
 from jclip.models.derivatives import tapped, untapped
 from jclip.models.spread import gathered
@@ -132,6 +133,15 @@ def test_what_the_recipes_read(chinese_clip, altclip, own_memory):
     cached = replace(chinese_clip.stages[0], objective=objective, cache="cache")
     assert shapes_of(replace(chinese_clip, stages=(cached,))).read == {}
     assert shapes_of(chinese_clip, 1).read == {}  # everything trains
+
+
+@pytest.mark.parametrize(("name", "stage"), [("chinese_clip/vit_b_16", 0), ("altclip/vit_l_14", 1)])
+def test_what_published_recipes_read(name, stage, own_memory):
+    run = load_config(name)
+    stages = tuple(replace(each, batch_size=16, micro_batches=1) for each in run.stages)
+    read = rules.paths_of(shapes_of(replace(run, stages=stages), stage).read)
+    matrices = {path: leaf.dtype for path, leaf in read.items() if path.endswith("kernel")}
+    assert matrices == dict.fromkeys(matrices, LOW) and len(matrices) > 6
 
 
 def test_a_cpus_step_takes_everything(altclip):

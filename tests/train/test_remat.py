@@ -43,8 +43,12 @@ def test_the_first_that_fits(part, memory, word):
 
 
 def test_what_was_measured_is_said(part):
-    assert choose_remat(part, 100, measured).reason == "50 bytes of 100 bytes are needed; none would need 100 bytes"
-    assert choose_remat(part, 1, measured).reason == "none would need 100 bytes, dots would need 50 bytes of 1 bytes"
+    assert choose_remat(part, 100, measured).reason == (
+        '50 bytes of 100 bytes are needed; with remat "none" it needs 100 bytes'
+    )
+    assert choose_remat(part, 1, measured).reason == (
+        'with remat "none" it needs 100 bytes; with remat "dots" it needs 50 bytes; a device has 1 bytes'
+    )
 
 
 def test_a_small_step_is_not_measured(part):
@@ -52,11 +56,22 @@ def test_a_small_step_is_not_measured(part):
     assert choice.part is part and part.remat == "none"
 
 
+def test_cached_features_have_no_activations(chinese_clip, accelerator):
+    stage = replace(chinese_clip.stages[0], cache="cache")
+    part = assemble(replace(chinese_clip, stages=(stage,)), 0, devices_of(chinese_clip))
+    model = part.run.model
+    batch = {name: each for name, each in part.program.batch.items() if name != "image_feature"}
+    without = replace(part, program=replace(part.program, batch=batch))
+    assert "image_feature" in part.program.batch and model.text.activation_bytes(model.embed_dim) > 0
+    estimates = {choose_remat(each, 2**50, measured).reason for each in (part, without)}
+    assert len(estimates) == 1
+
+
 def test_a_cpu_has_at_least_dots(chinese_clip):
     part = assemble(chinese_clip, 1, devices_of(chinese_clip))
     assert choose_remat(part, 2**40, measured).remat == "dots"
     assert choose_remat(part, 100, measured).reason == "50 bytes of 100 bytes are needed"
-    assert choose_remat(part, 40, measured).reason == "dots would need 50 bytes of 40 bytes"
+    assert choose_remat(part, 40, measured).reason == 'with remat "dots" it needs 50 bytes; a device has 40 bytes'
     own = replace(devices_of(chinese_clip), own_memory=True)
     assert (least_recomputation(part), least_recomputation(assemble(chinese_clip, 1, own))) == ("dots", "none")
 
@@ -81,7 +96,8 @@ def test_a_step_that_the_compiler_refuses(part):
         return measured(part)
 
     choice = choose_remat(part, 60, refused)
-    assert (choice.part.remat, choice.reason) == ("dots", "50 bytes of 60 bytes are needed; none would need too much")
+    assert choice.part.remat == "dots"
+    assert choice.reason == '50 bytes of 60 bytes are needed; with remat "none" it needs too much'
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL"):
         choose_remat(part, 60, lambda part: (_ for _ in ()).throw(jax.errors.JaxRuntimeError("INTERNAL: x")))
 
@@ -112,7 +128,7 @@ def test_a_run_says_what_it_chose_and_resumes_to_the_bit(one_stage, tmp_path, mo
     whole = train(one_stage, tmp_path / "whole", watcher=watch)
     said = [record for record in watch.records if record["kind"] == "remat"]
     assert [record["remat"] for record in said] == ["layers"]
-    assert "of 1 bytes" in said[0]["reason"]
+    assert "a device has 1 bytes" in said[0]["reason"]
     train(one_stage, tmp_path / "parts", stop_after=2)
     assert_same_bundles(train(one_stage, tmp_path / "parts").bundles, whole.bundles)
     monkeypatch.undo()

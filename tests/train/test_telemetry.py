@@ -1,6 +1,5 @@
 """Telemetry of a run: figures of every log step, TensorBoard's files, a profile, and Weights & Biases."""
 
-import doctest
 import json
 import sys
 import time
@@ -13,7 +12,6 @@ from tensorboardX.proto.event_pb2 import Event
 
 from jclip.console import Console
 from jclip.errors import JclipError
-from jclip.train import scores
 from jclip.train.arithmetic import Arithmetic
 from jclip.train.logging.meter import Meter
 from jclip.train.logging.progress import ProgressWatcher
@@ -153,8 +151,3 @@ def test_weights_and_biases(toy_run, tmp_path, monkeypatch):
     assert begun[0]["id"] == begun[1]["id"] and begun[1]["resume"] == "allow"
     assert begun[0]["config"]["stages"][0]["name"] == run.stages[0].name
     assert [step for step, figures in logged if "train/loss" in figures] == [1, 2]
-
-
-def test_examples():
-    found = doctest.testmod(scores)
-    assert found.attempted and not found.failed

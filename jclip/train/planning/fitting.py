@@ -4,7 +4,7 @@ The run is compiled with each change, in the order of their cost: splitting the 
 more activations, and micro-batches. A run whose `remat` is "auto" recomputes more by itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -34,12 +34,15 @@ class Fit:
       needs: bytes of each stage on one device, as configured.
       overrides: command-line options that reduce the memory; empty if everything fits, or if nothing helps.
       then: bytes of each stage on one device, with the overrides.
+      dropped: sentence about changes that were given up because a stage could not be compiled with them; "" if there
+        are none.
     """
 
     memory: int
     needs: tuple[int, ...]
     overrides: tuple[str, ...]
     then: tuple[int, ...]
+    dropped: str = ""
 
     @property
     def fits(self) -> bool:
@@ -66,7 +69,8 @@ def fit(
 ) -> Fit:
     """Returns the first changes with which every stage fits, or those with which the stages need the least memory.
 
-    Only stages that do not fit are compiled again; the others once, at the end.
+    Only stages that do not fit are compiled again; the others once, at the end. If one of those fails, only
+    micro-batches are tried, which change no other stage.
 
     Args:
       memory: memory of one device, bytes.
@@ -74,10 +78,29 @@ def fit(
       need: (changed run, index of a stage) -> its bytes.
       devices: number of devices; by default those of this process.
     """
-    best, sizes, stale = run, dict(enumerate(needs)), set[int]()
-    micro_batches = (partial(_micro_batches, index) for index in sizes)
+    micro_batches: list[Proposal] = [partial(_micro_batches, index) for index in range(len(needs))]
     split = partial(_split, jax.device_count() if devices is None else devices)
-    proposals: tuple[Proposal, ...] = (split, _remat, *micro_batches)
+    best, sizes, stale = _search(run, memory, needs, need, [split, _remat, *micro_batches])
+    index, dropped = 0, ""
+    try:
+        for index in sorted(stale):
+            sizes[index] = need(best, index)
+    except JclipError as error:
+        words = " ".join(_overrides(run, best))
+        dropped = f"Stage {run.stages[index].name!r} could not be compiled with {words}: {error}"
+        best, sizes, _ = _search(run, memory, needs, need, micro_batches)
+    return Fit(memory, needs, _overrides(run, best), tuple(sizes.values()), dropped)
+
+
+def _search(
+    run: Run,
+    memory: int,
+    needs: tuple[int, ...],
+    need: Callable[[Run, int], int],
+    proposals: Sequence[Proposal],
+) -> tuple[Run, dict[int, int], set[int]]:
+    """Returns the run with the proposals that help, the bytes of its stages, and the stages whose bytes are stale."""
+    best, sizes, stale = run, dict(enumerate(needs)), set[int]()
     for propose in proposals:
         while over := {index for index, size in sizes.items() if size > memory}:
             changed = propose(best, over)
@@ -89,9 +112,7 @@ def fit(
             if changed is None or all(size > _WORTH * sizes[index] for index, size in found.items()):
                 break
             best, sizes, stale = changed, sizes | found, (stale | touched) - found.keys()
-    for index in stale:
-        sizes[index] = need(best, index)
-    return Fit(memory, needs, _overrides(run, best), tuple(sizes.values()))
+    return best, sizes, stale
 
 
 def _split(devices: int, run: Run, over: set[int]) -> Run | None:

@@ -8,8 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jclip.errors import JclipError, first_line
+from jclip.errors import JclipError
 from jclip.train.assembly import StageParts
+from jclip.train.planning.stage_plan import device_bytes
+from jclip.units import format_size
 
 STEPS = 3
 """Number of steps that are timed, after one that is not."""
@@ -32,28 +34,29 @@ class Measured:
     peak: int | None
 
 
-def measure(part: StageParts) -> Measured:
-    """Runs an assembled stage's step on random parameters and inputs. Reads no files.
+def measure(part: StageParts, memory: int | None = None) -> Measured:
+    """Compiles an assembled stage's step, and runs it on random parameters and inputs. Reads no files.
 
-    Raises JclipError if the devices have too little memory.
+    `memory` is that of one device in bytes; None if unknown. Raises JclipError, before anything is run, if the step
+    needs more. A system may otherwise kill the process.
     """
     mesh = part.mesh
     key = jax.random.key(0)
-    try:
-        with jax.set_mesh(mesh):
-            state = _random(part.taken)
-            constants, batch = _random(part.program.constants), _random(part.program.batch)
-            step = part.program_for(state, constants, batch, key)
-            times = []
-            for _ in range(1 + STEPS):
-                begun = time.perf_counter()
-                state, metrics = step(state, constants, batch, key)
-                jax.block_until_ready((state, metrics))
-                times.append(time.perf_counter() - begun)
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise JclipError(f"stage {part.stage.name!r} does not fit the attached devices: {first_line(error)}") from None
+    if memory is not None and (need := device_bytes(part)) > memory:
+        raise JclipError(
+            f"stage {part.stage.name!r} needs {format_size(need)} on each attached device, and a program may use "
+            f"{format_size(memory)}: lower the batch size, or measure on other devices"
+        )
+    with jax.set_mesh(mesh):
+        state = _random(part.taken)
+        constants, batch = _random(part.program.constants), _random(part.program.batch)
+        step = part.program_for(state, constants, batch, key)
+        times = []
+        for _ in range(1 + STEPS):
+            begun = time.perf_counter()
+            state, metrics = step(state, constants, batch, key)
+            jax.block_until_ready((state, metrics))
+            times.append(time.perf_counter() - begun)
     device = mesh.devices.flat[0]
     peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
     return Measured(mesh.size, device.device_kind, statistics.median(times[1:]), peak)

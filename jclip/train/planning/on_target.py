@@ -16,7 +16,7 @@ from jclip.train.assembly import Devices, StageParts, assemble, devices_of
 from jclip.train.configuration import Run
 from jclip.train.planning.fitting import Fit, fit
 from jclip.train.planning.largest_batch import Batches, largest_batch
-from jclip.train.planning.remat import ChosenRemat, choose_remat
+from jclip.train.planning.remat import STEP_SHARE, ChosenRemat, choose_remat
 from jclip.train.planning.stage_plan import StagePlan, argument_bytes, lower_step, plan_stage, whole_state_bytes
 
 Progress = Callable[[str], object]
@@ -30,12 +30,14 @@ class StageOnTarget:
       needed: bytes that the step needs, state included.
       available: bytes that it may use.
       state: bytes of parameters and optimizer slots.
-      products: FLOPs of the step's matmuls and convolutions; None if the compiler refuses a step that does not fit.
+      products: FLOPs of the step's matmuls and convolutions; None if the compiler refuses a step that does not fit, or
+        if its program cannot be read.
       communication: number and bytes of collectives by kind; None as above.
       estimate: estimated time of the step; None as above.
       unknown: sentences about what the account leaves out.
       largest_batch: largest global batch that was found to fit; None if it was not asked for, or if none was found.
       too_large_batch: smallest global batch that was found not to fit; None as above.
+      search_failed: sentence about the error that ended the search for the largest batch; "" if none did.
       compile_seconds: duration of the compilation.
     """
 
@@ -48,12 +50,18 @@ class StageOnTarget:
     unknown: tuple[str, ...]
     largest_batch: int | None
     too_large_batch: int | None
+    search_failed: str
     compile_seconds: float
 
     @property
     def headroom(self) -> int:
         """Bytes that are left; negative if the step does not fit."""
         return self.available - self.needed
+
+    @property
+    def refused(self) -> bool:
+        """True if the compiler refuses the step because it does not fit."""
+        return self.products is None and not self.unknown
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,8 @@ def plan_on(
 
     Args:
       largest: look for the largest batch of each stage that fits with the same `remat`. It takes at most five more
-        compilations.
+        compilations. In a run with "auto", a step that needs more than STEP_SHARE of the memory does not fit, unless
+        its `remat` is "layers".
       seconds: time limit of one compilation.
       progress: receives a description of the current step.
 
@@ -125,9 +134,8 @@ def plan_on(
             stages.append(process.call(assemble_stage, run, index))
         for index, each in enumerate(stages):
             wanted = "the largest batch"
-            same = replace(run, remat=each.plan.remat)
-            batches = _largest_batch(same, index, each, need) if largest else Batches(None, None)
-            found.append(_on_target(each, place, batches))
+            batches, failed = _largest_batch(run, index, each, need) if largest else (Batches(None, None), "")
+            found.append(_on_target(each, place, batches, failed))
         fits = None
         if not all(each.compiled.fits for each in stages):
             wanted = "changes that fit"
@@ -169,25 +177,31 @@ def compile_part(compiler: Compiler, part: StageParts) -> Compiled:
     return replace(found, needed=max(found.needed + unused, whole_state_bytes(part)))
 
 
-def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> Batches:
-    """Returns the largest batch of a stage that fits, as far as it is found before the compiler fails."""
-    configured = run.stages[index]
+def _largest_batch(run: Run, index: int, stage: Assembled, need: Callable[[Run, int], int]) -> tuple[Batches, str]:
+    """Returns the largest batch of a stage that fits, and `StageOnTarget.search_failed`."""
+    configured, remat, failed = run.stages[index], stage.plan.remat, ""
     step = stage.parts * configured.micro_batches
+    # Above this share, a run with "auto" recomputes more.
+    share = STEP_SHARE if run.remat == "auto" and remat != "layers" else 1.0
 
     def needed(batch: int) -> int | None:
+        nonlocal failed
         stages = list(run.stages)
         stages[index] = replace(configured, batch_size=batch)
         try:
-            return need(replace(run, stages=tuple(stages)), index)
-        except JclipError:  # the compiler crashes or exceeds a limit, or the run cannot have this batch
+            return need(replace(run, stages=tuple(stages), remat=remat), index)
+        except JclipError as error:  # the compiler crashes or exceeds a limit, or the run cannot have this batch
+            failed = f"{configured.name}: the search for the largest batch ended at {batch:,}: {error}"
             return None
 
-    return largest_batch(needed, configured.batch_size, stage.compiled.needed, step, stage.compiled.available)
+    memory = int(share * stage.compiled.available)
+    batches = largest_batch(needed, configured.batch_size, stage.compiled.needed, step, memory)
+    return batches, failed
 
 
-def _on_target(stage: Assembled, place: Place, batches: Batches) -> StageOnTarget:
+def _on_target(stage: Assembled, place: Place, batches: Batches, search_failed: str) -> StageOnTarget:
     compiled = stage.compiled
-    counted: Account | None = account(compiled.text) if compiled.text else None
+    counted, unknown = _account(compiled.text)
     return StageOnTarget(
         needed=compiled.needed,
         available=compiled.available,
@@ -195,8 +209,20 @@ def _on_target(stage: Assembled, place: Place, batches: Batches) -> StageOnTarge
         products=counted.products if counted else None,
         communication=counted.by_kind() if counted else None,
         estimate=estimate(counted, place) if counted else None,
-        unknown=counted.unknown if counted else (),
+        unknown=unknown,
         largest_batch=batches.fits,
         too_large_batch=batches.too_large,
+        search_failed=search_failed,
         compile_seconds=compiled.seconds,
     )
+
+
+def _account(text: str) -> tuple[Account | None, tuple[str, ...]]:
+    """Returns the account of a program, and sentences about what it leaves out; None for a program without text."""
+    if not text:
+        return None, ()
+    try:
+        counted = account(text)
+    except JclipError as error:
+        return None, (str(error),)
+    return counted, counted.unknown

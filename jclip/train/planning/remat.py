@@ -12,7 +12,9 @@ from jclip.train.assembly import StageParts
 from jclip.train.configuration import RematChoice
 from jclip.units import format_size
 
-_ROOM = 0.95  # share of the memory that a step may take; prefetched batches and evaluations need the rest
+STEP_SHARE = 0.95
+"""Share of a device's memory that a step may need if `remat` is "auto". Prefetched batches and evaluations need the
+rest."""
 _SAFETY = 4  # a step with an estimate below a fourth of the memory is not compiled to measure it
 
 
@@ -22,7 +24,7 @@ class ChosenRemat:
 
     Attributes:
       part: the stage, assembled with it.
-      reason: reason for it, such as "none would need 82 GiB of 76 GiB"; "" if nothing was chosen.
+      reason: reason for it, such as "about 2 GiB of 76 GiB are needed"; "" if nothing was chosen.
     """
 
     part: StageParts
@@ -46,7 +48,8 @@ def least_recomputation(part: StageParts) -> Remat:
 def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageParts], int]) -> ChosenRemat:
     """Returns a stage with the least recomputation that fits, if its run leaves the choice ("auto").
 
-    The least is `least_recomputation`. The same stage on devices with the same memory gives the same choice. A step is
+    A step fits if it needs at most STEP_SHARE of the memory; if none does, the choice is "layers". The least is
+    `least_recomputation`. The same stage on devices with the same memory gives the same choice. A step is
     not compiled if an estimate from its shapes is far below the memory, so that short runs do not wait. Otherwise it is
     compiled and measured, and `StageParts.program_for` keeps the program.
 
@@ -70,11 +73,11 @@ def choose_remat(part: StageParts, memory: int | None, measure: Callable[[StageP
     for word in words:
         changed = part.with_remat(word)
         need = _measured(changed, measure)
-        if need is not None and need <= _ROOM * memory:
+        if need is not None and need <= STEP_SHARE * memory:
             needed = f"{format_size(need)} of {format_size(memory)} are needed"
             return ChosenRemat(changed, "; ".join((needed, *tried)))
-        tried.append(f"{word} would need {'too much' if need is None else format_size(need)}")
-    return ChosenRemat(part.with_remat("layers"), f"{', '.join(tried)} of {format_size(memory)}")
+        tried.append(f'with remat "{word}" it needs {"too much" if need is None else format_size(need)}')
+    return ChosenRemat(part.with_remat("layers"), f"{'; '.join(tried)}; a device has {format_size(memory)}")
 
 
 def _measured(part: StageParts, measure: Callable[[StageParts], int]) -> int | None:
@@ -88,15 +91,18 @@ def _measured(part: StageParts, measure: Callable[[StageParts], int]) -> int | N
 
 
 def _estimate(part: StageParts) -> int:
-    """Returns the approximate bytes of a stage's step on one device: state, gradients, and all activations."""
+    """Returns the approximate bytes of a stage's step on one device: state, gradients, and all activations.
+
+    Images are the inputs of rank 4, and tokens the integers of rank 2. Cached features are floats.
+    """
     taken, model = part.taken, part.run.model
     state = bytes_per_device(taken, jax.tree.map(lambda leaf: leaf.sharding, taken))
     rows = -(-part.stage.batch_size // batch_devices(part.mesh))
     wide = jnp.dtype(part.run.dtype).itemsize / 2
     activations = 0.0
     for each in part.program.batch.values():
-        if len(each.shape) == 4:  # images
+        if len(each.shape) == 4:
             activations += model.image.activation_bytes
-        elif len(each.shape) == 2:  # tokens
+        elif len(each.shape) == 2 and jnp.issubdtype(each.dtype, jnp.integer):
             activations += model.text.activation_bytes(each.shape[1])
     return int(2 * state + rows * wide * activations)

@@ -11,7 +11,7 @@ import jax
 from jclip.accelerators.compiler_process import SECONDS
 from jclip.accelerators.targets import Place, parse_place
 from jclip.data.inspecting.reading import SourceFacts, source_facts
-from jclip.errors import JclipError
+from jclip.errors import JclipError, first_line
 from jclip.parallel.memory import device_memory, least_device_memory
 from jclip.parallel.mesh import MeshShape
 from jclip.parallel.replication import Replication
@@ -38,6 +38,7 @@ class RunPlan:
       place: devices of the target; None if the plan is for this process's devices.
       on: each stage's step on the target; empty for this process's devices.
       measured: each stage's step, measured on the attached devices; empty if nothing was measured.
+      not_measured: sentence about the error that ended the measurement; "" if none did.
     """
 
     reads: tuple[SourceFacts, ...]
@@ -47,6 +48,7 @@ class RunPlan:
     place: Place | None = None
     on: tuple[StageOnTarget, ...] = ()
     measured: tuple[Measured, ...] = ()
+    not_measured: str = ""
 
 
 def plan(
@@ -75,7 +77,8 @@ def plan(
       memory: memory of one device in GiB, for `fit` and `remat`; by default as the device reports. Needs `compiled`.
       largest_batch: look for the largest batch that fits on the target; at most five more compilations a stage.
       seconds: time limit of one compilation for the target.
-      measured: also run a few steps of each stage on the attached devices, on random inputs.
+      measured: also run a few steps of each stage on the attached devices, on random inputs. If they fail, the plan has
+        the reason in `not_measured`.
       progress: receives a description of the current step.
 
     Raises:
@@ -89,6 +92,10 @@ def plan(
         given = {"--memory": memory is not None, "--tflops": tflops is not None, "--no-compile": not compiled}
         for option in (name for name, is_given in given.items() if is_given):
             raise JclipError(f"--on compiles for {on} and knows its memory and rates: omit {option}")
+    else:
+        given = {"--no-largest-batch": not largest_batch, "--minutes": seconds != SECONDS}
+        for option in (name for name, is_given in given.items() if is_given):
+            raise JclipError(f"{option} is for a target's compiler: omit it, or add --on")
     if memory is not None and not compiled:
         raise JclipError("--memory needs the compiler's figures: omit --no-compile (in Python, compiled=False)")
     if memory is not None and not 0 < memory < math.inf:
@@ -97,6 +104,8 @@ def plan(
         raise JclipError(f"the time limit is {seconds:g} s; expected a number above 0 (--minutes)")
     tokenizer = _tokenizer(run)
     if place is not None:
+        if measured:
+            _check_attached(run)
         run = _in_steps(run, tokenizer)
         on_target = plan_on(run, place, largest=largest_batch, seconds=seconds, progress=progress)
         found = RunPlan(_reads(run), on_target.stages, on_target.replication, on_target.fit, place, on_target.steps)
@@ -104,16 +113,33 @@ def plan(
         found = _plan_attached(run, tokenizer, compiled, tflops, memory, progress)
     if measured:
         progress("measuring steps on the attached devices")
-        found = replace(found, measured=_measured(run, found.stages, tokenizer))
+        try:
+            found = replace(found, measured=_measured(run, found.stages, tokenizer))
+        except JclipError as error:
+            found = replace(found, not_measured=str(error))
     return found
 
 
+def _check_attached(run: Run) -> None:
+    """Raises JclipError unless the attached devices can run what is planned for others."""
+    try:
+        devices_of(run)
+    except JclipError as error:
+        raise JclipError(f"--measure needs a run that suits the attached devices, or omit it: {error}") from None
+
+
 def _measured(run: Run, stages: Sequence[StagePlan], tokenizer: Tokenizer | None) -> tuple[Measured, ...]:
-    """Measures the planned stages with the plan's `remat`, or with `jclip train`'s choice if the plan has none."""
-    devices, found = devices_of(run), list[Measured]()
+    """Measures the planned stages with the plan's `remat`, or with `jclip train`'s choice if the plan has none.
+
+    Raises JclipError if a stage needs too much memory, or fails.
+    """
+    devices, memory, found = devices_of(run), least_device_memory(), list[Measured]()
     for index, stage in enumerate(stages):
         part = assemble_shapes(replace(run, remat=stage.remat), index, devices, tokenizer)
-        found.append(measure(choose_remat(part, least_device_memory(), device_bytes).part))
+        try:
+            found.append(measure(choose_remat(part, memory, device_bytes).part, memory))
+        except jax.errors.JaxRuntimeError as error:
+            raise JclipError(f"stage {stage.name!r} fails on the attached devices: {first_line(error)}") from None
     return tuple(found)
 
 

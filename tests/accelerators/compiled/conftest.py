@@ -1,6 +1,5 @@
 """Tests with the accelerators' real compilers. Without these they are not collected: `make test-accelerators`."""
 
-import os
 from importlib.util import find_spec
 
 import pytest
@@ -12,15 +11,18 @@ _INSTALLED = all(find_spec(module) for target in TARGETS.values() for module in 
 collect_ignore_glob = [] if _INSTALLED else ["test_*.py"]
 
 
-@pytest.fixture(scope="session")
-def processes(tmp_path_factory):
-    """Returns a function: name of a place -> its compiler's process, which lives as long as the tests.
+@pytest.fixture(scope="session", autouse=True)
+def _own_results(tmp_path_factory):
+    """Keeps results in a cache of the session's own, so that its tests compile."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setenv("JCLIP_CACHE", str(tmp_path_factory.mktemp("results")))
+        yield
 
-    Results are kept in a cache of the tests' own, so that these compile.
-    """
+
+@pytest.fixture(scope="session")
+def processes(_own_results):
+    """Returns a function: name of a place -> its compiler's process, which lives as long as the worker's tests."""
     running = {}
-    before = os.environ["JCLIP_CACHE"]
-    os.environ["JCLIP_CACHE"] = str(tmp_path_factory.mktemp("results"))
 
     def process(name):
         if name not in running:
@@ -30,4 +32,3 @@ def processes(tmp_path_factory):
     yield process
     for each in running.values():
         each.close()
-    os.environ["JCLIP_CACHE"] = before

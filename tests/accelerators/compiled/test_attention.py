@@ -15,6 +15,7 @@ from jclip.models.clip_text import ClipText, ClipTextConfig
 from jclip.models.compute import Compute
 from jclip.models.vit import Vit, VitConfig
 from jclip.parallel.mesh import make_mesh
+from tests.accelerators.compiled.places import at
 
 pytestmark = pytest.mark.slow
 FORWARD, BACKWARD = "__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward"
@@ -50,7 +51,7 @@ def calls(text):
 
 
 @pytest.mark.parametrize("tower", TOWERS)
-@pytest.mark.parametrize("place", ["a100:1", "h100:1"])
+@pytest.mark.parametrize("place", [at("a100:1"), at("h100:1")])
 def test_cudnns_kernel_is_compiled(place, tower, processes):
     """The forward pass and the backward pass call it once a layer; "dots" computes the forward pass again."""
     model, inputs = TOWERS[tower]
@@ -60,6 +61,7 @@ def test_cudnns_kernel_is_compiled(place, tower, processes):
         assert not account(text).unknown
 
 
+@pytest.mark.xdist_group("a100:1")
 def test_the_probabilities_that_are_dropped_are_xlas(processes):
     model, inputs = TOWERS["padded"]
     model = model.clone(compute=Compute(jnp.bfloat16))

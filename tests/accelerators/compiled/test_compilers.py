@@ -1,6 +1,7 @@
 """The accelerators' own compilers: every target, several hosts, what does not fit, what crashes, and what is kept."""
 
 import math
+import re
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ from jclip.accelerators.compiler_process import CompilerProcess
 from jclip.accelerators.peaks import peak_of
 from jclip.accelerators.targets import TARGETS, Place, parse_place
 from jclip.accelerators.tpu_slices import TpuSlices
+from tests.accelerators.compiled.places import at
 
 pytestmark = pytest.mark.slow
 GIB = 2**30
@@ -49,14 +51,20 @@ def test_every_target(name):
         assert kind == KINDS.get(name, TARGETS[name].title)
         assert peak_of(kind) == TARGETS[name].peak
         result = process.call(product, 1024, 512)
-        # A part of the argument, all of it gathered, and a part of the result; cuBLAS has up to 32 MiB to work in.
-        assert 4 * 1024 * 512 / count < result.needed < 4 * (3 * 1024 * 512 + 1024 * 1024) + 2**25
+        argument, outcome = 4 * 1024 * 512, 4 * 1024 * 1024
+        workspace = max(map(int, re.findall(r"\bs8\[(\d+)\]", result.text)), default=0)
+        # A part of the argument and of the result; cuBLAS's workspace; and the argument gathered, by some in bfloat16.
+        others = result.needed - (argument + outcome) / count - workspace
+        assert argument / 2 <= others < 1.01 * argument
         assert result.fits and ("all-gather" in result.text or "collective-permute" in result.text)
 
 
-@pytest.mark.parametrize(("name", "hosts"), [("v5e:4x4", 4), ("v5p:2x2x2", 2), ("h100:2x8", 2)])
-def test_several_hosts(name, hosts, processes):
-    assert processes(name).call(layout)[1] == hosts == processes(name).place.hosts
+@pytest.mark.parametrize(
+    ("place", "hosts"),
+    [at(place, place, hosts) for place, hosts in (("v5e:4x4", 4), ("v5p:2x2x2", 2), ("h100:2x8", 2))],
+)
+def test_several_hosts(place, hosts, processes):
+    assert processes(place).call(layout)[1] == hosts == processes(place).place.hosts
 
 
 @pytest.mark.parametrize("name", ["v5e:1x1", "v4:2x2x1", "v5p:2x2x1"])

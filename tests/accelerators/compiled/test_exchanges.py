@@ -1,9 +1,9 @@
 """Steps for TPUs exchange what their mesh and the form of their loss ask for, and nothing else.
 
 Small models, compiled by the TPU's compiler for slices of 8 to 256 chips; docs/architecture.md has the table. That
-compiler writes some in forms of its own. A reduce-scatter is a fusion with an all-reduce, of which a part is kept, or
-an all-reduce if the array is small. A small gather is an all-reduce of zeros and each device's own part. Collectives of
-several arrays are combined, and some are executed in parts beside a loop; here each array counts, once.
+compiler writes some in forms of its own. A reduce-scatter is a fusion with an all-reduce, of which a part is kept. A
+small gather is an all-reduce of zeros and each device's own part. Collectives of several arrays are combined, and some
+are executed in parts beside a loop; here each array counts, once.
 """
 
 from collections import Counter
@@ -20,12 +20,15 @@ from jclip.parallel.mesh import MeshShape
 from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning.reduced import reduce
 from jclip.train.planning.stage_plan import lower_step
+from tests.accelerators.compiled.places import at
 from tests.train.exchanged import exchanges
 from tests.train.placed import moved, taken
 
 pytestmark = pytest.mark.slow
 LAYERS = 5  # more than `SHALLOW`, so that they are one loop
-REDUCED, GATHERED, PERMUTED, SENT = "all-reduce", "all-gather", "collective-permute", "all-to-all"
+REDUCED, SCATTERED, GATHERED, PERMUTED, SENT = KINDS = (
+    "all-reduce", "reduce-scatter", "all-gather", "collective-permute", "all-to-all",
+)  # fmt: skip
 Counts = dict[tuple[str, str], int]
 
 
@@ -78,9 +81,19 @@ def gathered(layers: int, outside: int) -> Counts:
     return {(GATHERED, "parameter"): 6 * layers + outside}
 
 
-FSDP = gathered(2 * 2 * LAYERS, 8 + 1)
-"""Of both towers, in both passes. Outside the layers the patches' kernel, the projections and five embeddings; and in
-the backward pass one projection again, because the other one is still there."""
+def scattered(layers: int, outside: int) -> Counts:
+    """Returns the change if gradients are reduced and split at once: six matrices a layer, and some outside the layers.
+
+    Norms, biases and embeddings are summed whole; so are small matrices and the kernels of convolutions, and then cut.
+    """
+    count = 6 * layers + outside
+    return {(REDUCED, "parameter"): -count, (SCATTERED, "parameter"): count}
+
+
+FSDP = total(gathered(2 * 2 * LAYERS, 8 + 1), scattered(2 * LAYERS, 3))
+"""Of both towers, gathered in both passes. Outside the layers the patches' kernel, the projections and five embeddings;
+and in the backward pass one projection again, because the other one is still there. Split are the layers' matrices, the
+patches' kernel and the projections."""
 AGAIN: Counts = {(REDUCED, "parameter"): 2 * 6 * LAYERS + 3}
 """On a mesh of data and fsdp, the gradients of the layers' matrices, of the patches' kernel and of the projections are
 reduced and split over fsdp; then the parts are summed over data."""
@@ -137,7 +150,7 @@ CASES = {
     "fsdp, RN50": Case(
         "v5e:2x4",
         MeshShape(1, 8),
-        total(gradients("text"), gathered(2 * LAYERS, 5), RESNET, DENSE, ROWS, ONE_LESS),
+        total(gradients("text"), gathered(2 * LAYERS, 5), scattered(LAYERS, 1 + 4), RESNET, DENSE, ROWS, ONE_LESS),
         recipe=RN50,
         words=131,
         kept=2,
@@ -147,7 +160,7 @@ CASES = {
     "fsdp, teacher learning": Case(
         "v5e:2x4",
         MeshShape(1, 8),
-        total(STUDENT, gathered(2 * LAYERS + 2, 4 + 2), ROWS, ONE_LESS, ONE_LESS),
+        total(STUDENT, gathered(2 * LAYERS + 2, 4 + 2), scattered(LAYERS, 1), ROWS, ONE_LESS, ONE_LESS),
         recipe=ALTCLIP,
         stage=0,
     ),
@@ -163,7 +176,9 @@ CASES = {
     "64 chips, AltCLIP, ring": Case(
         "v5e:8x8",
         MeshShape(8, 8),
-        total(STUDENT, gathered(3 * LAYERS, 9), {(REDUCED, "parameter"): 6 * LAYERS + 2}, ring(64)),
+        total(
+            STUDENT, gathered(3 * LAYERS, 9), scattered(LAYERS, 1), {(REDUCED, "parameter"): 6 * LAYERS + 2}, ring(64)
+        ),
         "ring",
         recipe=ALTCLIP,
     ),
@@ -210,12 +225,7 @@ def compiled(compiler, run, index):
 
 def differs(found: Counts, asked: Counts) -> Counts:
     """Returns {(kind, meaning): number of arrays more, or less, than asked for}, scalars apart."""
-    found, asked = Counter(found), Counter(asked)
-    for kind, meaning in list(found):
-        if meaning == "scalar":
-            del found[kind, meaning]
-        elif kind == "reduce-scatter":
-            found[REDUCED, meaning] += found.pop((kind, meaning))
+    found, asked = Counter({key: count for key, count in found.items() if key[1] != "scalar"}), Counter(asked)
     for kind, meaning in list(asked):
         if kind == GATHERED and (fewer := asked[kind, meaning] - found[kind, meaning]) > 0:
             asked[kind, meaning] -= fewer
@@ -223,7 +233,7 @@ def differs(found: Counts, asked: Counts) -> Counts:
     return {key: found[key] - asked[key] for key in {*found, *asked} if found[key] != asked[key]}
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [at(case.place, name) for name, case in CASES.items()])
 def test_a_step_exchanges_what_was_asked_for(name, reduced, processes):
     case = CASES[name]
     process = processes(case.place)
@@ -243,6 +253,7 @@ def extra(compiler, run, index, spec):
         transformer.by_example = plain
 
 
+@pytest.mark.xdist_group(CASES["data, dense"].place)
 @pytest.mark.parametrize(("spec", "kind"), [(PartitionSpec(), GATHERED), (PartitionSpec(None, None, "data"), SENT)])
 def test_what_was_not_asked_for_is_noticed(spec, kind, reduced, processes):
     """Between layers, states are gathered, or split along their width."""
@@ -251,7 +262,13 @@ def test_what_was_not_asked_for_is_noticed(spec, kind, reduced, processes):
     assert [key for key, count in differs(found, case.asked).items() if key[0] == kind and count > 0]
 
 
-@pytest.mark.parametrize("kind", [REDUCED, "reduce-scatter", GATHERED, PERMUTED, SENT])
+@pytest.mark.parametrize("kind", KINDS)
 def test_one_more_is_noticed(kind):
     assert differs(total(DENSE, {(kind, "features"): 1}), DENSE)
     assert not differs(total(DENSE, {(kind, "scalar"): 1}), DENSE)
+
+
+def test_a_gradient_that_is_summed_whole_and_then_cut_is_noticed():
+    asked = CASES["fsdp, dense"].asked
+    assert not differs(asked, asked)
+    assert differs(total(asked, {(REDUCED, "parameter"): 1, (SCATTERED, "parameter"): -1}), asked)

@@ -13,9 +13,14 @@ from jclip.train.assembly import assemble, devices_of
 from jclip.train.planning.on_target import assemble_stage
 from jclip.train.planning.reduced import reduce
 from jclip.train.planning.stage_plan import argument_bytes, lower_step
+from tests.accelerators.compiled.places import at
 
 pytestmark = pytest.mark.slow
-PLACES = ("v5e:2x2", "h100:4")
+MOST = {"v5e:2x2": 1.05, "h100:4": 1.3}
+"""Products of a compiled step over those of its jaxpr, at most. A device has two pairs, and NVIDIA's compiler pads
+products with fewer than 8 rows. All devices along "tensor" compute the patches and the projections: 1.11 times."""
+GATHER = "all-gather"
+on_both = pytest.mark.parametrize("place", [at("v5e:2x2"), at("h100:4")])
 RECIPES = ("altclip/vit_l_14", "chinese_clip/vit_b_16")
 
 
@@ -36,9 +41,10 @@ def compiled(processes, place, run, index):
     stage = process.call(assemble_stage, run, index)
     result = stage.compiled
     assert stage.plan.devices == 4 and result.fits and result.seconds > 0
-    assert stage.plan.device_state_bytes < result.needed < 2**30
+    assert stage.plan.device_state_bytes < result.needed < 2**27
     found = account(result.text)
-    assert found.products == pytest.approx(stage.plan.flops_per_step / 4, rel=0.5) and found.traffic > 0
+    most = MOST[place] * (1.11 if run.mesh.tensor > 1 else 1)
+    assert 0.94 < found.products / (stage.plan.flops_per_step / 4) < most and found.traffic > 0
     time = estimate(found, process.place)
     assert 0 < time.seconds < 0.1 and 0 <= time.utilisation < 1
     return stage, found
@@ -46,10 +52,11 @@ def compiled(processes, place, run, index):
 
 @pytest.mark.parametrize("index", [0, 1])
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_every_stage(place, recipe, index, runs, processes):
-    _, found = compiled(processes, place, runs(recipe), index)
-    assert "all-reduce" in found.by_kind() or "reduce-scatter" in found.by_kind()
+    """A device sends at least a byte for each trained parameter, whose gradients are summed."""
+    stage, found = compiled(processes, place, runs(recipe), index)
+    assert found.by_kind()["all-reduce"].wire > stage.plan.trainable
 
 
 def arguments(compiler, run, own_memory):
@@ -61,7 +68,7 @@ def arguments(compiler, run, own_memory):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_frozen_parameters_are_in_the_hosts_memory(place, recipe, runs, processes):
     """The image tower is on the devices in bfloat16, or not at all in AltCLIP's first stage."""
     (before, had), (now, has) = (processes(place).call(arguments, runs(recipe), own) for own in (False, True))
@@ -70,26 +77,36 @@ def test_frozen_parameters_are_in_the_hosts_memory(place, recipe, runs, processe
     assert had - has > 0.9 * (before - now)  # TPUs pad arguments
 
 
-@pytest.mark.parametrize("form", ["dense", "chunked", "ring"])
-@pytest.mark.parametrize("place", PLACES)
-def test_every_form_of_the_loss(place, form, runs, processes):
+@pytest.mark.parametrize(
+    ("form", "kinds"), [("dense", {GATHER}), ("chunked", {GATHER, "all-to-all"}), ("ring", {"collective-permute"})]
+)
+@on_both
+def test_every_form_of_the_loss(place, form, kinds, runs, processes):
+    """Nothing but the loss gathers, sends or permutes, because the parameters are on every device."""
     run = runs("chinese_clip/vit_b_16")
     last = run.stages[-1]
     objective = replace(last.objective, loss=ContrastiveLoss(form))
-    compiled(processes, place, replace(run, stages=(replace(last, objective=objective),)), 0)
+    _, found = compiled(processes, place, replace(run, stages=(replace(last, objective=objective),)), 0)
+    assert found.by_kind().keys() - {"all-reduce", "reduce-scatter"} == kinds
 
 
 @pytest.mark.parametrize(
     "mesh", [MeshShape(data=1, fsdp=4), MeshShape(data=2, tensor=2), MeshShape(data=1, fsdp=2, tensor=2)]
 )
-@pytest.mark.parametrize("place", PLACES)
+@on_both
 def test_every_axis_of_the_mesh(place, mesh, runs, processes):
+    """Matrices are gathered for "fsdp". For "tensor", states are summed twice in each layer and pass, one by one."""
     run = runs("chinese_clip/vit_b_16", mesh=mesh, max_replicated=1.0)
     stage, found = compiled(processes, place, run, 1)
     assert stage.plan.device_state_bytes < stage.plan.state_bytes
-    assert "all-gather" in found.by_kind() or "all-reduce" in found.by_kind()
+    kinds = found.by_kind()
+    assert mesh.fsdp == 1 or GATHER in kinds
+    layers = max(run.model.image.layers, run.model.text.layers)  # sums of both towers may be combined
+    assert mesh.tensor == 1 or kinds["all-reduce"].executions >= 2 * 2 * layers
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_a_resnet(place, runs, processes):
-    compiled(processes, place, runs("chinese_clip/rn50"), 1)
+@pytest.mark.parametrize(("index", "mesh"), [(0, MeshShape()), (1, MeshShape()), (1, MeshShape(data=1, fsdp=4))])
+@on_both
+def test_a_resnet(place, index, mesh, runs, processes):
+    _, found = compiled(processes, place, runs("chinese_clip/rn50", mesh=mesh, max_replicated=1.0), index)
+    assert (GATHER in found.by_kind()) == (mesh.fsdp > 1)
