@@ -62,6 +62,7 @@ _UNIT = 8  # pairs per device are multiples of it
 # that needs nearly all of it.
 _AIM = {"tpu": 0.75, "cuda": 0.93}
 _ENOUGH = {"tpu": 0.6, "cuda": 0.85}  # share of the memory from which on no further step is compiled
+_TRIES = 3  # compilations of a cell that may fail: a compiler can crash with one batch and accept a smaller one
 _GUESS = 90.0  # seconds of a compilation, while none is known
 
 
@@ -206,14 +207,16 @@ def compile_all(wanted: Sequence[Cell], steps: Steps, console: Console) -> None:
     """Compiles the missing steps of these cells, and adds them to the file."""
     progress = _Progress(len(wanted), steps)
     for number, cell in enumerate(wanted):
+        failed = 0
         with CompilerProcess(cell.place) as process:
-            while (pairs := cell.next_batch(steps)) is not None:
-                key = cell.key(cell.mesh(steps), pairs)
+            while failed < _TRIES and (pairs := cell.next_batch(steps)) is not None:
+                key = cell.key(cell.mesh(steps), max(rounded((1 - failed / _TRIES) * pairs), 1))
                 console.tell(f"{progress.left(number)}: {' '.join(map(str, (vars(key).values())))}")
                 step = unless_refused(partial(compile_step, process, key), console)
                 if step is None:
-                    break
-                steps |= RECORDS.add(key, step)
+                    failed += 1
+                else:
+                    steps |= RECORDS.add(key, step)
 
 
 class _Progress:

@@ -1,5 +1,7 @@
 """docs/devices.md shows docs/compiled.json; the lines, the next batch and the devices needed, by hand."""
 
+import contextlib
+import io
 import re
 from dataclasses import replace
 
@@ -9,9 +11,11 @@ from docs import cells, compiled, devices
 from docs.cells import RECIPES, SHOWN, Cell, confirmed, following_batch
 from docs.compiled import Key, Line, Series, Step, Times, series
 from docs.devices import places, smallest
-from docs.tables import rewritten
+from docs.tables import gib, rewritten
+from jclip.accelerators.compiler import CompilerFailed
 from jclip.accelerators.targets import TARGETS, parse_place
 from jclip.configs.loading import load_config
+from jclip.console import Console
 
 GIB = 2**30
 STEP = Step(
@@ -232,6 +236,28 @@ def test_what_other_targets_need_gives_the_batch_that_nearly_fills_the_memory():
     assert cell.next_batch(known) == 152
 
 
+def test_after_a_crash_a_smaller_batch_is_compiled(monkeypatch, tmp_path):
+    cell = Cell("chinese_clip/vit_b_16", load_config("chinese_clip/vit_b_16").stages[1], TARGETS["v5e"], "dots")
+    known = {cell.key("data", 16): dict(steps((16, 4)).steps)[16]}
+    tried = []
+
+    def compile_step(process, key):
+        tried.append(key.pairs)
+        if key.pairs > 50:
+            raise CompilerFailed("ended by SIGSEGV")
+        return replace(STEP, needed=11 * GIB)
+
+    monkeypatch.setattr(cells, "RECORDS", replace(cells.RECORDS, file=tmp_path / "compiled.json"))
+    monkeypatch.setattr(cells, "compile_step", compile_step)
+    monkeypatch.setattr(cells, "CompilerProcess", contextlib.nullcontext)
+    console = Console(file=io.StringIO())
+    cells.compile_all([cell], known, console)
+    assert tried == [72, 48] and cells.RECORDS.read().keys() == {cell.key("data", 48)}
+    monkeypatch.setattr(cells, "compile_step", lambda process, key: compile_step(process, replace(key, pairs=1 << 20)))
+    cells.compile_all([cell], {key: step for key, step in known.items() if key.pairs == 16}, console)
+    assert len(tried) == 5  # it gives up
+
+
 def test_targets_begin_where_their_leader_does():
     stage = load_config("chinese_clip/vit_b_16").stages[1]
     cell = Cell("chinese_clip/vit_b_16", stage, TARGETS["v6e"], "dots")
@@ -331,7 +357,7 @@ def test_the_page_is_right_about_the_jump_of_rn50():
     known = compiled.RECORDS.read()
     for place, pairs in (("h100:8", 2336), ("h100:8", 2344), ("a100:8", 3144)):
         step = known[Key("chinese_clip/rn50", "everything", place, "data", "dots", pairs)]
-        assert f"{pairs:,}" in text and f" {tables.gib(step.needed)}" in text
+        assert f"{pairs:,}" in text and f" {gib(step.needed)}" in text
 
 
 def test_cells_are_every_stage():

@@ -117,7 +117,8 @@ class _Process:
         arguments = [sys.executable, "-c", code, *sys.path]
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
-            _exchange(process, self._preprocessing)
+            if _exchange(process, self._preprocessing) != _READY:
+                raise EOFError
         except _BROKEN:
             process.kill()
             said = process.stderr.read().decode("utf-8", "replace").strip().splitlines()  # type: ignore[union-attr]
@@ -135,6 +136,7 @@ class _Process:
         process.kill()
 
 
+_READY = "ready"  # first answer of a worker
 _BROKEN = (EOFError, OSError, ValueError, pickle.UnpicklingError)
 
 
@@ -142,7 +144,10 @@ def _exchange(process: "subprocess.Popen[bytes]", message: Any) -> Any:
     assert process.stdin is not None and process.stdout is not None
     pickle.dump(message, process.stdin, protocol=5)
     process.stdin.flush()
-    return pickle.load(process.stdout)
+    try:
+        return pickle.load(process.stdout)
+    except (AttributeError, ImportError, LookupError) as error:  # of what Python printed before `serve`
+        raise pickle.UnpicklingError(str(error)) from None
 
 
 def _ended(process: "subprocess.Popen[bytes]") -> int:
@@ -253,7 +258,7 @@ def serve() -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     with suppress(*_BROKEN):
         decoder = Decoder(pickle.load(requests))
-        _send(answers, "ready")
+        _send(answers, _READY)
         os.dup2(null, 2)  # libraries print warnings, which nobody reads
         while True:
             method, argument = pickle.load(requests)

@@ -105,6 +105,14 @@ def test_workers_that_cannot_start_are_an_error(monkeypatch):
         decoded([encoded(0)])
 
 
+@pytest.mark.parametrize("printed", ["hello", "cnothing\\nat_all\\n.", "Vtext\\n."])
+def test_what_python_prints_when_it_starts_is_no_answer(printed, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(f"print('{printed}', flush=True)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(JclipError, match=r"a worker process cannot be started \(.*\): use --workers 0"):
+        decoded([encoded(0)])
+
+
 PROGRAM = """
 import os, signal, sys, threading, time
 from jclip.images.preprocess import Preprocessing
