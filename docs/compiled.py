@@ -257,9 +257,10 @@ class Series:
         return _line_through((known, step.flops) for known, step in self._accounted).at(pairs)
 
     def times(self, pairs: float) -> Times:
-        """Returns the estimated seconds without communication."""
+        """Returns the estimated seconds without communication. No part is below zero, as the end of a line can be."""
         times = [(known, step.times[self.target.name]) for known, step in self._accounted]
-        return Times(*(_line_through((known, each[part]) for known, each in times).at(pairs) for part in range(3)))
+        lines = (_line_through((known, each[part]) for known, each in times) for part in range(3))
+        return Times(*(max(line.at(pairs), 0.0) for line in lines))
 
     def computing(self, pairs: float) -> float:
         """Returns the estimated seconds without communication, by the compiler's own count if there is one."""
