@@ -44,6 +44,7 @@ def test_a_run_saves_when_its_terminal_goes(tmp_path):
         assert process.wait(until - time.monotonic()) == 75
     finally:
         process.kill()
+        process.wait()
         os.close(inner)
     (saved,) = (tmp_path / "run" / "checkpoints").iterdir()
     steps = [line["total"] for line in read_journal(tmp_path / "run" / "metrics.jsonl") if line["kind"] == "train"]
