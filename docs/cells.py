@@ -4,13 +4,13 @@ A cell is a stage of a recipe on one target with one rematerialisation. The memo
 the number of pairs per device, so a few compiled batches give all others. As a compilation takes minutes, each cell has
 as few as possible:
 
-1. A cell of a leader (LEADERS) with "dots" first has a small batch (FIRST), then one that nearly fills the memory. What
-   a pair needs on other targets decides that batch, or a guess from the first step.
+1. A cell of a leader (LEADERS) with "dots" first has a small batch (FIRST), then one that fills most of the memory, as
+   much as `_aim` says. What a pair needs on other targets decides that batch, or a guess from the first step.
 2. Other cells have no small batch. What does not depend on the batch is the same with "layers" as with "dots", and on
    all targets of a platform with the same mesh. So the value of their line at zero pairs is taken from such a cell
-   (`Cell._origin`), and one batch that nearly fills the memory is enough.
+   (`Cell._origin`), and one batch that fills most of the memory is enough.
 3. If that batch does not fit, or needs much less memory than intended, another one follows (`following_batch`). It is
-   where the line through the others meets the memory.
+   where the line through the others needs as much as intended.
 4. If the compiler refuses steps, only their memory is known. Smaller batches follow until two are accepted, or five
    steps have been tried.
 """
@@ -65,8 +65,8 @@ _GUESS = 90.0  # seconds of a compilation, while none is known
 def _aim(target: Target) -> float:
     """Returns the share of the memory that the last step of a cell should need.
 
-    The compilers of TPUs take longest for batches that are large or nearly fill the memory: half an hour or more
-    on v6e.
+    The compilers of TPUs take longest for batches that are large or nearly fill the memory: on v6e, beside other work
+    on the machine, over half an hour.
     """
     if target.platform == "cuda":
         return 0.93
@@ -175,7 +175,7 @@ def cells(recipes: Sequence[str], targets: Sequence[str], remats: Sequence[Remat
 def following_batch(found: Series, bytes_per_pair: float = 0.0) -> int | None:
     """Returns the pairs per device of the next step to compile for a cell; None if it is complete.
 
-    The second step should nearly fill the memory. A third is where the line through the others does.
+    The second step should need as much memory as `_aim` says. A third is where the line through the others does.
 
     Args:
       bytes_per_pair: bytes that a pair needs, from other targets; 0 to guess them from the first step.
@@ -198,7 +198,7 @@ def following_batch(found: Series, bytes_per_pair: float = 0.0) -> int | None:
 
 
 def _filling(target: Target, fixed: float, bytes_per_pair: float) -> int:
-    """Returns the pairs that nearly fill a target's memory, beside bytes that do not depend on them."""
+    """Returns the pairs that fill a target's memory as far as intended, beside bytes that do not depend on them."""
     return min(rounded((_aim(target) * target.memory - fixed) / bytes_per_pair), MOST)
 
 

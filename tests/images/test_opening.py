@@ -368,7 +368,10 @@ def test_trimming_a_line_does_not_make_a_huge_square():
 def test_importing_leaves_pillow_alone():
     """Its limit, formats and plugins belong to the program that imports jclip."""
     code = (
-        "from PIL import Image; before = Image.MAX_IMAGE_PIXELS; "
+        "from PIL import Image\n"
+        "state = lambda: (Image.MAX_IMAGE_PIXELS, *map(list, (Image.ID, Image.OPEN, Image.EXTENSION)))\n"
+        "before = state()\n"
         "import jclip.images.preprocess; import jclip.images.opening\n"
+        "assert state() == before\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
